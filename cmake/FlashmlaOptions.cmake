@@ -1,0 +1,25 @@
+# Compile options shared by every room of the house.
+find_package(Threads REQUIRED)
+
+function(flashmla_options target)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C,CXX>:-Wall -Wextra $<$<BOOL:${FLASHMLA_WERROR}>:-Werror>>)
+  if(FLASHMLA_WITH_CUDA)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -lineinfo -Xcompiler=-Wall,-Wextra>)
+  endif()
+  if(FLASHMLA_SANITIZE)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${FLASHMLA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all>)
+    target_link_options(${target} PUBLIC -fsanitize=${FLASHMLA_SANITIZE})
+  endif()
+endfunction()
+
+# flashmla_room(core): an object library flashmla_core of all sources in src/core.
+function(flashmla_room room)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${room}/*.cpp ${PROJECT_SOURCE_DIR}/src/${room}/*/*.cpp)
+  if(room STREQUAL "cuda")
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${room}/*/*.cu)
+    list(APPEND sources ${cuda_sources})
+  endif()
+  add_library(flashmla_${room} OBJECT ${sources})
+  flashmla_options(flashmla_${room})
+endfunction()

@@ -1,0 +1,82 @@
+// Work splitting: pure constexpr arithmetic over the prefix sum of unit costs, one definition for host and device.
+//
+// A unit is (request, row tile, token tile). An item, (request, row tile), costs `part_cost` for opening it plus
+// `tile_cost` for each of its token tiles; an item without tokens counts as one tile, so that some worker writes its
+// empty rows. Items lie on a line in order; worker w takes the stretch between two cuts. Every cut except at the ends
+// is assumed to fall inside an item, which then has to be opened twice, so with S = the sum of all item costs each
+// worker gets
+//     budget = (S + (workers - 1) * part_cost) / workers,
+// worker 0 the first `budget` of the line and every other worker `budget - part_cost` of it:
+//     cut(w) = floor(w * (S + (workers - 1) * part_cost) / workers) - (w - 1) * part_cost,   0 < w < workers.
+// A cut inside a tile moves down to that tile's start; one inside the opening cost moves down to the item's start.
+// Workers are limited to the number of tiles, so cuts lie at least one tile apart and two never fall on the same tile:
+// no part is empty, and a worker holds at most two partial results (its first and its last part).
+//
+// The host loops over requests; the device gives each request to a thread after a scan. Both call `cut_position`,
+// `first_cut_at_or_after` and `locate`, so their schedules are equal bit for bit.
+#pragma once
+
+#include <cstdint>
+
+namespace flashmla::core {
+
+/// What the splitting depends on besides the lengths; fixed when a plan is made.
+struct PlanShape {
+  int32_t tile_rows;    // rows (query token, head) of a row tile
+  int32_t tile_tokens;  // tokens of a token tile
+  int32_t max_workers;
+  int32_t part_cost;    // cost of opening an item, in the unit of tile_cost
+  int32_t tile_cost;    // > 0
+};
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Row tiles of a request with `q_tokens` query tokens of `h_q` heads.
+constexpr int32_t num_row_tiles(PlanShape const& shape, int32_t q_tokens, int32_t h_q) {
+  return static_cast<int32_t>(ceil_div(static_cast<int64_t>(q_tokens) * h_q, shape.tile_rows));
+}
+
+/// Token tiles of an item, at least 1; a negative length counts as 0.
+constexpr int32_t num_token_tiles(PlanShape const& shape, int32_t kv_len) {
+  return kv_len <= 0 ? 1 : static_cast<int32_t>(ceil_div(kv_len, shape.tile_tokens));
+}
+
+constexpr int64_t item_cost(PlanShape const& shape, int32_t kv_len) {
+  return shape.part_cost + static_cast<int64_t>(shape.tile_cost) * num_token_tiles(shape, kv_len);
+}
+
+/// Sums over all items, from which everything else follows.
+struct PlanTotals {
+  int64_t cost;   // sum of item costs
+  int64_t tiles;  // sum of token tiles, at least 1 an item
+};
+
+constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals) {
+  return totals.tiles < shape.max_workers ? static_cast<int32_t>(totals.tiles) : shape.max_workers;
+}
+
+/// Where worker w starts on the line of costs; 0 <= w <= workers. Rises by at least tile_cost from one to the next.
+constexpr int64_t cut_position(PlanShape const& shape, PlanTotals const& totals, int32_t workers, int32_t w) {
+  if (w == 0) return 0;
+  if (w == workers) return totals.cost;
+  int64_t const whole = totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
+  return whole * w / workers - static_cast<int64_t>(w - 1) * shape.part_cost;
+}
+
+/// The first worker whose cut is at or after `position`; workers + 1 if there is none.
+constexpr int32_t first_cut_at_or_after(PlanShape const& shape, PlanTotals const& totals, int32_t workers, int64_t position) {
+  int32_t low = 0, high = workers + 1;
+  while (low < high) {
+    int32_t const middle = (low + high) / 2;
+    if (cut_position(shape, totals, workers, middle) >= position) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/// The token tile at `offset` inside an item's stretch of the line.
+constexpr int32_t locate(PlanShape const& shape, int64_t offset) {
+  return offset <= shape.part_cost ? 0 : static_cast<int32_t>((offset - shape.part_cost) / shape.tile_cost);
+}
+
+}  // namespace flashmla::core
