@@ -5,6 +5,7 @@
 // second pointer is the first plus `latent` elements, so that code which does not care sees one form only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/problem.hpp"
@@ -81,6 +82,16 @@ LengthsCall validate(Problem const& problem, flashmla_device device, flashmla_le
 DecodeCall validate(Problem const& problem, flashmla_device device, flashmla_decode_args const& args);
 MergeCall validate(flashmla_merge_args const& args);
 AppendCall validate(flashmla_append_args const& args);
+
+/// The two buffers of a run, checked as validate_buffer does, and that neither lies where the call's views do.
+struct RunBuffers {
+  void const* schedule = nullptr;
+  void* workspace = nullptr;
+};
+struct BufferBytes {
+  size_t schedule = 0, workspace = 0;
+};
+RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule, flashmla_view const& workspace, BufferBytes bytes);
 
 /// A caller-owned buffer: contiguous, of any dtype, at least `bytes` long, 256-byte aligned, on `device`.
 void* validate_buffer(char const* operation, char const* argument, flashmla_view const& buffer, size_t bytes, flashmla_device device);

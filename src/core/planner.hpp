@@ -9,8 +9,14 @@
 // worker 0 the first `budget` of the line and every other worker `budget - part_cost` of it:
 //     cut(w) = floor(w * (S + (workers - 1) * part_cost) / workers) - (w - 1) * part_cost,   0 < w < workers.
 // A cut inside a tile moves down to that tile's start; one inside the opening cost moves down to the item's start.
-// Workers are limited to the number of tiles, so cuts lie at least one tile apart and two never fall on the same tile:
-// no part is empty, and a worker holds at most two partial results (its first and its last part).
+//
+// What holds, because workers are at most as many as tiles and so cuts lie at least (S - part_cost) / workers >=
+// tile_cost apart:
+//  - Two cuts never fall on the same tile but an item's first, whose stretch is part_cost + tile_cost long. Workers that
+//    start at the same first tile have nothing, except the last of them. So no part is empty, every token has one part.
+//  - A worker holds at most two partial results: its first part and its last.
+//  - A worker's cost, the sum over its parts of part_cost + tile_cost * tiles, is below budget + tile_cost: nobody has
+//    a whole tile more than the fair share. `budget` itself is at most one part_cost above the mean of all workers.
 //
 // The host loops over requests; the device gives each request to a thread after a scan. Both call `cut_position`,
 // `first_cut_at_or_after` and `locate`, so their schedules are equal bit for bit.
@@ -60,7 +66,9 @@ constexpr int64_t cut_position(PlanShape const& shape, PlanTotals const& totals,
   if (w == 0) return 0;
   if (w == workers) return totals.cost;
   int64_t const whole = totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
-  return whole * w / workers - static_cast<int64_t>(w - 1) * shape.part_cost;
+  // floor(whole * w / workers) without the product, which could pass 2^63.
+  int64_t const share = whole / workers * w + whole % workers * w / workers;
+  return share - static_cast<int64_t>(w - 1) * shape.part_cost;
 }
 
 /// The first worker whose cut is at or after `position`; workers + 1 if there is none.

@@ -1,0 +1,28 @@
+// The host's way to a schedule, and to the list of parts that people and tests look at.
+#pragma once
+
+#include <flashmla/flashmla.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "core/planner.hpp"
+#include "core/schedule.hpp"
+
+namespace flashmla::core {
+
+/// The rows of one step.
+struct StepRows {
+  int32_t batch;
+  int32_t q_tokens;  // of every request
+  int32_t h_q;
+};
+
+/// Writes all schedule_bytes(shape.max_workers) bytes of `schedule`, the same bits as the device's planner: unused begins
+/// are {batch, 0, 0, 0}, unused split items are zero. kv_len: [batch].
+void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void* schedule);
+
+/// The parts of a schedule for lengths kv_len [batch], in the order of workers.
+std::vector<flashmla_part> list_parts(PlanShape const& shape, int32_t const* kv_len, void const* schedule);
+
+}  // namespace flashmla::core
