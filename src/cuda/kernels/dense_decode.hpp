@@ -29,7 +29,9 @@ struct DenseDecodeParams {
   float scale_log2;      // scale * log2(e)
   float lse_factor;      // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
   float empty_lse;       // of a row that sees no key
-  int32_t q_is_aligned;  // 16-byte base and strides: vector loads of q
+  int32_t out_dtype;       // set by the launch: flashmla_dtype
+  int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
+  int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
   void const* schedule;
   void* workspace;       // WorkspaceHeader
   float* partial_lse;    // [2 * max_workers, 64 * group], log2 units

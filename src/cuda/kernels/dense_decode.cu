@@ -1,0 +1,75 @@
+// Launch of the dense decode kernels: one instance an element type; the type of out is chosen at run time, since it only
+// matters in the epilogue.
+#include "cuda/kernels/dense_decode.cuh"
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/errors.hpp"
+#include "cuda/tensor_map.hpp"
+
+namespace flashmla::cuda {
+namespace {
+
+using Kernel = void (*)(CUtensorMap, DenseDecodeParams);
+
+Kernel kernel_for(flashmla_dtype kv_dtype) {
+  return kv_dtype == FLASHMLA_BF16 ? dense_decode::dense_decode_kernel<__nv_bfloat16> : dense_decode::dense_decode_kernel<__half>;
+}
+
+bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t element_bytes, int64_t alignment) {
+  auto const base = static_cast<int64_t>(reinterpret_cast<uintptr_t>(pointer));
+  int64_t const all = base | stride.batch * element_bytes | stride.token * element_bytes | stride.head * element_bytes;
+  return all % alignment == 0;
+}
+
+int64_t bytes_of(flashmla_dtype dtype) { return dtype == FLASHMLA_FP32 ? 4 : 2; }
+
+}  // namespace
+
+int choose_group(int64_t rows) {
+  int64_t const tiles = core::ceil_div(rows, kCtaRows);
+  int best = 1;
+  int64_t best_tiles = tiles;  // row tiles * group: what the CTAs compute, empty tiles included
+  for (int group = 2; group <= kMaxGroup; ++group) {
+    int64_t const computed = core::ceil_div(tiles, group) * group;
+    if (computed <= best_tiles) best = group, best_tiles = computed;
+  }
+  return best;
+}
+
+void prepare_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
+  check_cuda(cudaFuncSetAttribute(kernel_for(kv_dtype), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
+             "cudaFuncSetAttribute");
+}
+
+void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, DenseDecodeParams const& params, flashmla_stream stream) {
+  DenseDecodeParams launched = params;
+  core::DecodeCall const& call = params.call;
+  launched.out_dtype = out_dtype;
+  launched.q_is_aligned = is_multiple(call.q_nope, call.q_nope_stride, 2, 16) && is_multiple(call.q_pe, call.q_pe_stride, 2, 16);
+  launched.out_is_aligned = is_multiple(call.out, call.out_stride, bytes_of(out_dtype), 8);
+  // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
+  if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
+  CUtensorMap const map = make_cache_tensor_map(call.ckv, call.num_pages, call.ckv_page_stride, call.ckv_token_stride, kv_dtype);
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(params.max_workers * params.group);
+  config.blockDim = dense_decode::kThreads;
+  config.dynamicSmemBytes = sizeof(dense_decode::Shared);
+  config.stream = static_cast<cudaStream_t>(stream);
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kv_dtype), map, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
+}
+
+std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kv_dtype)), "plan", "cudaFuncGetAttributes");
+  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " + std::to_string(attributes.numRegs) +
+         " registers at launch (240 a consumer, 24 a producer), " + std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " +
+         std::to_string(attributes.localSizeBytes) + " bytes of stack";
+}
+
+}  // namespace flashmla::cuda

@@ -1,0 +1,30 @@
+// Small copies between memory spaces: cp.async and stmatrix.
+#pragma once
+
+#include <cstdint>
+
+namespace flashmla::cuda::ptx {
+
+// cp.async.cg.shared.global 16, with `bytes` (0 or 16) read and the rest filled with zeros.
+__device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global, uint32_t bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(reinterpret_cast<uint64_t>(global)), "r"(bytes) : "memory");
+}
+
+// cp.async.wait_all
+__device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// st.shared.v4.b32
+__device__ __forceinline__ void store_shared_16(uint32_t shared, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+// st.shared.b16
+__device__ __forceinline__ void store_shared_2(uint32_t shared, uint16_t value) { asm volatile("st.shared.b16 [%0], %1;" ::"r"(shared), "h"(value) : "memory"); }
+
+// stmatrix.sync.aligned.m8n8.x4.shared.b16: lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void stmatrix_x4(uint32_t shared, uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+}
+
+}  // namespace flashmla::cuda::ptx

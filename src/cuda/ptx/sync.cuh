@@ -1,0 +1,32 @@
+// Fences, named barriers, register reallocation and the ordering of dependent grids.
+#pragma once
+
+#include <cstdint>
+
+namespace flashmla::cuda::ptx {
+
+// fence.proxy.async.shared::cta: this thread's ordinary shared-memory writes before later async-proxy reads (wgmma, TMA).
+__device__ __forceinline__ void fence_proxy_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// bar.sync id, threads
+__device__ __forceinline__ void named_barrier_sync(int32_t id, int32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+
+// setmaxnreg.inc.sync.aligned.u32
+template <int kRegisters>
+__device__ __forceinline__ void register_increase() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters) : "memory");
+}
+
+// setmaxnreg.dec.sync.aligned.u32
+template <int kRegisters>
+__device__ __forceinline__ void register_decrease() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters) : "memory");
+}
+
+// griddepcontrol.wait: all grids before this one in the stream have finished and their writes are visible.
+__device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// griddepcontrol.launch_dependents: the next grid may be scheduled (it still waits for this one's memory).
+__device__ __forceinline__ void grid_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+}  // namespace flashmla::cuda::ptx

@@ -1,0 +1,28 @@
+// The 64-bit descriptor by which wgmma finds a 128-byte-swizzled tile in shared memory.
+//
+// Bits 0-13 start address / 16, 16-29 leading byte offset / 16, 32-45 stride byte offset / 16, 62-63 layout (1 = 128 B).
+//  - K-major (a row holds consecutive k; Q, K and P): rows of 64 elements, 8-row atoms `stride` = 1,024 bytes apart; the
+//    leading offset is not used; the next 16 k lie 32 bytes further on.
+//  - N-major (a row holds consecutive n; V as [token, column]): 64 columns a tile, the next 64 columns `leading` bytes
+//    further on; 8-token atoms `stride` = 1,024 bytes apart; the next 16 tokens lie 2,048 bytes further on.
+#pragma once
+
+#include <cstdint>
+
+namespace flashmla::cuda {
+
+constexpr uint64_t matrix_descriptor(uint32_t shared_address, uint32_t leading_bytes, uint32_t stride_bytes) {
+  return static_cast<uint64_t>((shared_address >> 4) & 0x3fff) | static_cast<uint64_t>((leading_bytes >> 4) & 0x3fff) << 16 |
+         static_cast<uint64_t>((stride_bytes >> 4) & 0x3fff) << 32 | static_cast<uint64_t>(1) << 62;
+}
+
+constexpr uint64_t k_major_descriptor(uint32_t shared_address) { return matrix_descriptor(shared_address, 16, 1024); }
+constexpr uint64_t n_major_descriptor(uint32_t shared_address, uint32_t next_columns_bytes) { return matrix_descriptor(shared_address, next_columns_bytes, 1024); }
+
+/// The descriptor `bytes` further on (start addresses stay below 256 KiB, so the addition never carries).
+constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) { return descriptor + (bytes >> 4); }
+
+inline constexpr uint32_t kKMajorStepBytes = 32;    // 16 k of a K-major tile
+inline constexpr uint32_t kNMajorStepBytes = 2048;  // 16 k (tokens) of an N-major tile
+
+}  // namespace flashmla::cuda
