@@ -93,6 +93,9 @@ struct BufferBytes {
 };
 RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule, flashmla_view const& workspace, BufferBytes bytes);
 
+/// The schedule that `update` writes, checked as validate_buffer does, and that it does not lie where the lengths do.
+void* validate_update_buffer(flashmla_device device, flashmla_lengths const& lengths, flashmla_view const& schedule, size_t bytes);
+
 /// A caller-owned buffer: contiguous, of any dtype, at least `bytes` long, 256-byte aligned, on `device`.
 void* validate_buffer(char const* operation, char const* argument, flashmla_view const& buffer, size_t bytes, flashmla_device device);
 

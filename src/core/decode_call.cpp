@@ -185,4 +185,12 @@ RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args con
   return {schedule.data, workspace.data};
 }
 
+void* validate_update_buffer(flashmla_device device, flashmla_lengths const& lengths, flashmla_view const& schedule, size_t bytes) {
+  ViewCheck check(kUpdate, device);
+  check.output_buffer("schedule", schedule, bytes);
+  check.known_inputs({{"kv_len", &lengths.kv_len}});
+  check.check_overlap();
+  return schedule.data;
+}
+
 }  // namespace flashmla::core
