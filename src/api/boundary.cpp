@@ -31,9 +31,11 @@ flashmla_status report_exception(char const* operation) noexcept {
     std::snprintf(t_last_error, sizeof t_last_error, "%s: memory: got none, expected host memory (allocation failed)", operation);
     return FLASHMLA_OUT_OF_MEMORY;
   } catch (std::exception const& error) {
-    std::snprintf(t_last_error, sizeof t_last_error, "%s: internal: got %s, expected no such exception (a defect of this library)", operation, error.what());
+    std::snprintf(t_last_error, sizeof t_last_error, "%s: internal: got %s, expected no such exception (a defect of this library)",
+                  operation, error.what());
   } catch (...) {
-    std::snprintf(t_last_error, sizeof t_last_error, "%s: internal: got an unknown exception, expected none (a defect of this library)", operation);
+    std::snprintf(t_last_error, sizeof t_last_error, "%s: internal: got an unknown exception, expected none (a defect of this library)",
+                  operation);
   }
   return FLASHMLA_INTERNAL;
 }

@@ -36,7 +36,8 @@ core::StepRows check_host_lengths(flashmla_plan const& plan, int32_t const* kv_l
   int64_t const limit = problem.max_kv_len > 0 ? problem.max_kv_len : INT32_MAX;
   for (int64_t i = 0; i < batch; ++i)
     if (kv_len[i] < 0 || kv_len[i] > limit)
-      core::fail_invalid(kOperation, "kv_len[" + std::to_string(i) + "]", std::to_string(kv_len[i]), "0 to " + std::to_string(limit) + " tokens");
+      core::fail_invalid(kOperation, "kv_len[" + std::to_string(i) + "]", std::to_string(kv_len[i]),
+                         "0 to " + std::to_string(limit) + " tokens");
   return {static_cast<int32_t>(batch), tokens, problem.h_q};
 }
 
@@ -65,7 +66,8 @@ size_t flashmla_plan_schedule_bytes(flashmla_plan const* plan) { return plan == 
 
 size_t flashmla_plan_workspace_bytes(flashmla_plan const* plan) { return plan == nullptr ? 0 : plan->bytes.workspace; }
 
-flashmla_status flashmla_plan_update(flashmla_plan const* plan, flashmla_lengths const* lengths, flashmla_view const* schedule, flashmla_stream stream) {
+flashmla_status flashmla_plan_update(flashmla_plan const* plan, flashmla_lengths const* lengths, flashmla_view const* schedule,
+                                     flashmla_stream stream) {
   constexpr char kOperation[] = "plan_update";
   return guarded(kOperation, [&] {
     require(kOperation, "plan", plan);
@@ -86,8 +88,8 @@ flashmla_status flashmla_plan_reset(flashmla_plan const* plan, flashmla_view con
   });
 }
 
-flashmla_status flashmla_plan_run(flashmla_plan const* plan, flashmla_decode_args const* args, flashmla_view const* schedule, flashmla_view const* workspace,
-                                  flashmla_stream stream) {
+flashmla_status flashmla_plan_run(flashmla_plan const* plan, flashmla_decode_args const* args, flashmla_view const* schedule,
+                                  flashmla_view const* workspace, flashmla_stream stream) {
   constexpr char kOperation[] = "decode";
   return guarded(kOperation, [&] {
     require(kOperation, "plan", plan);
@@ -101,14 +103,16 @@ flashmla_status flashmla_plan_run(flashmla_plan const* plan, flashmla_decode_arg
   });
 }
 
-flashmla_status flashmla_plan_fault(flashmla_plan const* plan, flashmla_view const* workspace, flashmla_stream stream, flashmla_fault* fault) {
+flashmla_status flashmla_plan_fault(flashmla_plan const* plan, flashmla_view const* workspace, flashmla_stream stream,
+                                    flashmla_fault* fault) {
   constexpr char kOperation[] = "plan_fault";
   return guarded(kOperation, [&] {
     require(kOperation, "plan", plan);
     require(kOperation, "workspace", workspace);
     require(kOperation, "fault", fault);
     flashmla_fault found{};
-    plan->decode->fault(core::validate_buffer(kOperation, "workspace", *workspace, plan->bytes.workspace, plan->target.device), stream, found);
+    plan->decode->fault(core::validate_buffer(kOperation, "workspace", *workspace, plan->bytes.workspace, plan->target.device), stream,
+                        found);
     *fault = found;
   });
 }
@@ -128,7 +132,8 @@ size_t flashmla_plan_describe(flashmla_plan const* plan, char* text, size_t capa
   return needed;
 }
 
-flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens, flashmla_part* parts, int64_t* count) {
+flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens, flashmla_part* parts,
+                                    int64_t* count) {
   constexpr char kOperation[] = "plan_parts";
   return guarded(kOperation, [&] {
     require(kOperation, "plan", plan);
@@ -142,7 +147,8 @@ flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv
     if (capacity < 0) core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least 0");
     if (capacity >= needed && needed > 0) require(kOperation, "parts", parts);
     *count = needed;
-    if (capacity < needed) core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least " + std::to_string(needed) + " parts");
+    if (capacity < needed)
+      core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least " + std::to_string(needed) + " parts");
     std::copy(made.begin(), made.end(), parts);
   });
 }

@@ -17,9 +17,11 @@ struct LengthNames {
   char const *kv_len, *q_tokens, *q_offsets, *topk_len, *extra_topk_len;
 };
 constexpr LengthNames kOwnNames = {"kv_len", "q_tokens", "q_offsets", "topk_len", "extra_topk_len"};
-constexpr LengthNames kNestedNames = {"lengths.kv_len", "lengths.q_tokens", "lengths.q_offsets", "lengths.topk_len", "lengths.extra_topk_len"};
+constexpr LengthNames kNestedNames = {"lengths.kv_len", "lengths.q_tokens", "lengths.q_offsets", "lengths.topk_len",
+                                      "lengths.extra_topk_len"};
 
-LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewCheck& check, Problem const& problem, flashmla_lengths const& lengths) {
+LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewCheck& check, Problem const& problem,
+                          flashmla_lengths const& lengths) {
   check_flags(operation, lengths.flags, 0);
   check_reserved(operation, lengths.reserved);
   check.refuse(names.q_offsets, lengths.q_offsets, "no view (every request has q_tokens query tokens)");
@@ -28,10 +30,12 @@ LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewC
   check.require(names.kv_len, lengths.kv_len, "an INT32 view [batch]");
   check.input(names.kv_len, lengths.kv_len, FLASHMLA_INT32, ViewCheck::kContiguous, {{kAnySize}});
   int64_t const batch = lengths.kv_len.size[0];
-  if (batch > problem.max_batch) check.fail(names.kv_len, {"a batch of ", std::to_string(batch)}, {"at most max_batch ", std::to_string(problem.max_batch)});
+  if (batch > problem.max_batch)
+    check.fail(names.kv_len, {"a batch of ", std::to_string(batch)}, {"at most max_batch ", std::to_string(problem.max_batch)});
   int32_t const q_tokens = lengths.q_tokens == 0 ? 1 : lengths.q_tokens;
   if (q_tokens < 0) check.fail(names.q_tokens, {std::to_string(q_tokens)}, {"at least 1 (0 means 1)"});
-  if (q_tokens > problem.max_q_tokens) check.fail(names.q_tokens, {std::to_string(q_tokens)}, {"at most max_q_tokens ", std::to_string(problem.max_q_tokens)});
+  if (q_tokens > problem.max_q_tokens)
+    check.fail(names.q_tokens, {std::to_string(q_tokens)}, {"at most max_q_tokens ", std::to_string(problem.max_q_tokens)});
   return {static_cast<int32_t>(batch), q_tokens, static_cast<int32_t const*>(lengths.kv_len.data)};
 }
 
@@ -52,7 +56,8 @@ void const* advance(void const* base, int64_t elems) { return base == nullptr ? 
 
 void check_q(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
   KvFormat const& format = *problem.format;
-  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"}, heads{problem.h_q, "h_q of the problem"};
+  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"},
+      heads{problem.h_q, "h_q of the problem"};
   if (check.choose_fused({"q", "q_nope", "q_pe"}, args.q, args.q_nope, args.q_pe)) {
     check.input("q", args.q, problem.q_dtype, ViewCheck::kRows, {batch, tokens, heads, {format.qk_dim, "latent + rope"}});
     call.q_nope = args.q.data;
@@ -109,9 +114,11 @@ void check_cache(ViewCheck& check, Problem const& problem, flashmla_decode_args 
 }
 
 void check_outputs(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
-  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"}, heads{problem.h_q, "h_q of the problem"};
+  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"},
+      heads{problem.h_q, "h_q of the problem"};
   check.require("out", args.out, "a view [batch, q_tokens, h_q, d_v]");
-  check.output("out", args.out, problem.out_dtype, ViewCheck::kRows, {batch, tokens, heads, {problem.format->v_dim, "d_v of the cache format"}});
+  check.output("out", args.out, problem.out_dtype, ViewCheck::kRows,
+               {batch, tokens, heads, {problem.format->v_dim, "d_v of the cache format"}});
   call.out = args.out.data;
   call.out_stride = row_strides(args.out);
   if (is_absent(args.lse)) return;
@@ -173,14 +180,18 @@ DecodeCall validate(Problem const& problem, flashmla_device device, flashmla_dec
   return call;
 }
 
-RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule, flashmla_view const& workspace,
-                                BufferBytes bytes) {
+RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule,
+                                flashmla_view const& workspace, BufferBytes bytes) {
   ViewCheck check(kRun, device);
   check.input_buffer("schedule", schedule, bytes.schedule);
   check.output_buffer("workspace", workspace, bytes.workspace);
   check.known_outputs({{"out", &args.out}, {"lse", &args.lse}});
-  check.known_inputs({{"q", &args.q}, {"q_nope", &args.q_nope}, {"q_pe", &args.q_pe}, {"cache", &args.cache}, {"ckv", &args.ckv}, {"kpe", &args.kpe}});
-  check.known_inputs({{"page_table", &args.page_table}, {"lengths.kv_len", &args.lengths.kv_len}, {"visible_len", &args.visible_len}, {"sink", &args.sink}});
+  check.known_inputs(
+      {{"q", &args.q}, {"q_nope", &args.q_nope}, {"q_pe", &args.q_pe}, {"cache", &args.cache}, {"ckv", &args.ckv}, {"kpe", &args.kpe}});
+  check.known_inputs({{"page_table", &args.page_table},
+                      {"lengths.kv_len", &args.lengths.kv_len},
+                      {"visible_len", &args.visible_len},
+                      {"sink", &args.sink}});
   check.check_overlap();
   return {schedule.data, workspace.data};
 }

@@ -52,7 +52,8 @@ MergeCall validate(flashmla_merge_args const& args) {
   Dim const tokens{call.tokens, "tokens of out"}, heads{call.heads, "heads of out"}, v_dim{call.v_dim, "d_v of out"};
   check.input("partial_out", args.partial_out, call.partial_dtype, ViewCheck::kRows, {{kAnySize}, tokens, heads, v_dim});
   call.num_parts = args.partial_out.size[0];
-  check.input("partial_lse", args.partial_lse, FLASHMLA_FP32, ViewCheck::kStrided, {{call.num_parts, "parts of partial_out"}, tokens, heads});
+  check.input("partial_lse", args.partial_lse, FLASHMLA_FP32, ViewCheck::kStrided,
+              {{call.num_parts, "parts of partial_out"}, tokens, heads});
   if (!is_absent(args.sink)) check.input("sink", args.sink, FLASHMLA_FP32, ViewCheck::kContiguous, {heads});
   if (!is_absent(args.lse)) check.output("lse", args.lse, FLASHMLA_FP32, ViewCheck::kStrided, {tokens, heads});
   check.check_overlap();

@@ -4,17 +4,28 @@ namespace flashmla::core {
 
 char const* dtype_name(int32_t dtype) noexcept {
   switch (dtype) {
-    case FLASHMLA_DTYPE_NONE: return "NONE";
-    case FLASHMLA_BF16: return "BF16";
-    case FLASHMLA_FP16: return "FP16";
-    case FLASHMLA_FP32: return "FP32";
-    case FLASHMLA_FP64: return "FP64";
-    case FLASHMLA_INT32: return "INT32";
-    case FLASHMLA_INT64: return "INT64";
-    case FLASHMLA_INT8: return "INT8";
-    case FLASHMLA_UINT8: return "UINT8";
-    case FLASHMLA_E4M3: return "E4M3";
-    default: return "?";
+    case FLASHMLA_DTYPE_NONE:
+      return "NONE";
+    case FLASHMLA_BF16:
+      return "BF16";
+    case FLASHMLA_FP16:
+      return "FP16";
+    case FLASHMLA_FP32:
+      return "FP32";
+    case FLASHMLA_FP64:
+      return "FP64";
+    case FLASHMLA_INT32:
+      return "INT32";
+    case FLASHMLA_INT64:
+      return "INT64";
+    case FLASHMLA_INT8:
+      return "INT8";
+    case FLASHMLA_UINT8:
+      return "UINT8";
+    case FLASHMLA_E4M3:
+      return "E4M3";
+    default:
+      return "?";
   }
 }
 
@@ -26,24 +37,37 @@ std::string device_name(flashmla_device device) {
 
 char const* isa_name(int32_t isa) noexcept {
   switch (isa) {
-    case FLASHMLA_ISA_AUTO: return "auto";
-    case FLASHMLA_ISA_PORTABLE: return "portable";
-    case FLASHMLA_ISA_AVX2: return "avx2";
-    case FLASHMLA_ISA_AVX512_BF16: return "avx512_bf16";
-    default: return "?";
+    case FLASHMLA_ISA_AUTO:
+      return "auto";
+    case FLASHMLA_ISA_PORTABLE:
+      return "portable";
+    case FLASHMLA_ISA_AVX2:
+      return "avx2";
+    case FLASHMLA_ISA_AVX512_BF16:
+      return "avx512_bf16";
+    default:
+      return "?";
   }
 }
 
 char const* status_name(int32_t status) noexcept {
   switch (status) {
-    case FLASHMLA_OK: return "FLASHMLA_OK";
-    case FLASHMLA_INVALID_ARGUMENT: return "FLASHMLA_INVALID_ARGUMENT";
-    case FLASHMLA_UNSUPPORTED: return "FLASHMLA_UNSUPPORTED";
-    case FLASHMLA_EXHAUSTED: return "FLASHMLA_EXHAUSTED";
-    case FLASHMLA_OUT_OF_MEMORY: return "FLASHMLA_OUT_OF_MEMORY";
-    case FLASHMLA_DEVICE_ERROR: return "FLASHMLA_DEVICE_ERROR";
-    case FLASHMLA_INTERNAL: return "FLASHMLA_INTERNAL";
-    default: return "unknown status";
+    case FLASHMLA_OK:
+      return "FLASHMLA_OK";
+    case FLASHMLA_INVALID_ARGUMENT:
+      return "FLASHMLA_INVALID_ARGUMENT";
+    case FLASHMLA_UNSUPPORTED:
+      return "FLASHMLA_UNSUPPORTED";
+    case FLASHMLA_EXHAUSTED:
+      return "FLASHMLA_EXHAUSTED";
+    case FLASHMLA_OUT_OF_MEMORY:
+      return "FLASHMLA_OUT_OF_MEMORY";
+    case FLASHMLA_DEVICE_ERROR:
+      return "FLASHMLA_DEVICE_ERROR";
+    case FLASHMLA_INTERNAL:
+      return "FLASHMLA_INTERNAL";
+    default:
+      return "unknown status";
   }
 }
 

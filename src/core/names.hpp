@@ -16,15 +16,20 @@ char const* dtype_name(int32_t dtype) noexcept;
 constexpr size_t dtype_bytes(int32_t dtype) noexcept {
   switch (dtype) {
     case FLASHMLA_BF16:
-    case FLASHMLA_FP16: return 2;
+    case FLASHMLA_FP16:
+      return 2;
     case FLASHMLA_FP32:
-    case FLASHMLA_INT32: return 4;
+    case FLASHMLA_INT32:
+      return 4;
     case FLASHMLA_FP64:
-    case FLASHMLA_INT64: return 8;
+    case FLASHMLA_INT64:
+      return 8;
     case FLASHMLA_INT8:
     case FLASHMLA_UINT8:
-    case FLASHMLA_E4M3: return 1;
-    default: return 0;
+    case FLASHMLA_E4M3:
+      return 1;
+    default:
+      return 0;
   }
 }
 

@@ -29,8 +29,8 @@ void PagePool::allocate(int64_t count, int32_t* page_ids) {
   std::lock_guard const lock(mutex_);
   int64_t const available = static_cast<int64_t>(free_.size());
   if (count > available) {
-    throw Error(FLASHMLA_EXHAUSTED, "page_pool_allocate: count: got " + std::to_string(count) + ", expected at most " + std::to_string(available) +
-                                        " (free pages of " + std::to_string(is_free_.size()) + ")");
+    throw Error(FLASHMLA_EXHAUSTED, "page_pool_allocate: count: got " + std::to_string(count) + ", expected at most " +
+                                        std::to_string(available) + " (free pages of " + std::to_string(is_free_.size()) + ")");
   }
   std::reverse_copy(free_.end() - count, free_.end(), page_ids);
   free_.resize(static_cast<size_t>(available - count));
@@ -47,7 +47,8 @@ void PagePool::free(int64_t count, int32_t const* page_ids) {
     is_free_[static_cast<size_t>(page_ids[marked])] = 1;
   if (marked < count) {
     for (int64_t i = 0; i < marked; ++i) is_free_[static_cast<size_t>(page_ids[i])] = 0;
-    std::string const expected = in_range(page_ids[marked]) ? "a page in use (free already, or named twice)" : "an id in [0, " + std::to_string(num_pages()) + ")";
+    std::string const expected =
+        in_range(page_ids[marked]) ? "a page in use (free already, or named twice)" : "an id in [0, " + std::to_string(num_pages()) + ")";
     fail_invalid(kOperation, "page_ids[" + std::to_string(marked) + "]", std::to_string(page_ids[marked]), expected);
   }
   free_.insert(free_.end(), page_ids, page_ids + count);  // within the capacity

@@ -45,7 +45,13 @@ constexpr int64_t length_limit(int64_t table_pages, int32_t page_tokens, int64_t
 class PartWalk {
  public:
   constexpr PartWalk(WorkerBegin const& begin, WorkerBegin const& end, int32_t num_row_tiles, int32_t tile_tokens)
-      : end_(end), num_row_tiles_(num_row_tiles), tile_tokens_(tile_tokens), request_(begin.request), row_tile_(begin.row_tile), tile_(begin.tile), split_(begin.split) {}
+      : end_(end),
+        num_row_tiles_(num_row_tiles),
+        tile_tokens_(tile_tokens),
+        request_(begin.request),
+        row_tile_(begin.row_tile),
+        tile_(begin.tile),
+        split_(begin.split) {}
   constexpr PartWalk(ScheduleView const& schedule, int32_t worker)
       : PartWalk(schedule.begins[worker], schedule.begins[worker + 1], schedule.header->num_row_tiles, schedule.header->tile_tokens) {}
 
@@ -83,8 +89,9 @@ class PartWalk {
 
 /// Whether a schedule was made for this batch and these rows. If not, nothing in it may be followed.
 constexpr bool schedule_matches(ScheduleHeader const& header, PlanShape const& shape, int32_t batch, int32_t q_tokens, int32_t h_q) {
-  return header.magic == kScheduleMagic && header.batch == batch && header.q_tokens == q_tokens && header.num_row_tiles == num_row_tiles(shape, q_tokens, h_q) &&
-         header.tile_tokens == shape.tile_tokens && header.tile_rows == shape.tile_rows && header.num_workers <= shape.max_workers;
+  return header.magic == kScheduleMagic && header.batch == batch && header.q_tokens == q_tokens &&
+         header.num_row_tiles == num_row_tiles(shape, q_tokens, h_q) && header.tile_tokens == shape.tile_tokens &&
+         header.tile_rows == shape.tile_rows && header.num_workers <= shape.max_workers;
 }
 
 }  // namespace flashmla::core

@@ -31,8 +31,8 @@ struct PlanShape {
   int32_t tile_rows;    // rows (query token, head) of a row tile
   int32_t tile_tokens;  // tokens of a token tile
   int32_t max_workers;
-  int32_t part_cost;    // cost of opening an item, in the unit of tile_cost
-  int32_t tile_cost;    // > 0
+  int32_t part_cost;  // cost of opening an item, in the unit of tile_cost
+  int32_t tile_cost;  // > 0
 };
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -56,7 +56,8 @@ void check_heads(flashmla_problem const& problem, Problem& out) {
 void check_dtypes(flashmla_problem const& problem, Problem& out) {
   int32_t const q = problem.q_dtype == FLASHMLA_DTYPE_NONE ? out.format->dtype : problem.q_dtype;
   if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16) invalid("q_dtype", dtype_name(q), "BF16 or FP16");
-  if (q != out.format->dtype) unsupported("q_dtype", dtype_name(q), std::string(dtype_name(out.format->dtype)) + " (that of the cache, " + out.format->name + ")");
+  if (q != out.format->dtype)
+    unsupported("q_dtype", dtype_name(q), std::string(dtype_name(out.format->dtype)) + " (that of the cache, " + out.format->name + ")");
   int32_t const o = problem.out_dtype == FLASHMLA_DTYPE_NONE ? q : problem.out_dtype;
   if (o != FLASHMLA_BF16 && o != FLASHMLA_FP16 && o != FLASHMLA_FP32) invalid("out_dtype", dtype_name(o), "BF16, FP16 or FP32");
   out.q_dtype = static_cast<flashmla_dtype>(q);
@@ -77,14 +78,16 @@ void check_options(flashmla_problem const& problem, Problem& out) {
   if (!out.batch_invariant && problem.chunk_tokens != 0)
     invalid("chunk_tokens", std::to_string(problem.chunk_tokens), "0 (it has a meaning with FLASHMLA_PROBLEM_BATCH_INVARIANT only)");
   if (out.batch_invariant)
-    unsupported("flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", "the same problem without it (the same call gives the same bits, whatever the flags)");
+    unsupported("flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT",
+                "the same problem without it (the same call gives the same bits, whatever the flags)");
 }
 
 void check_scale(flashmla_problem const& problem, Problem& out) {
   bool const has_scale = (problem.flags & FLASHMLA_PROBLEM_HAS_SCALE) != 0;
   char got[64];
   std::snprintf(got, sizeof got, "%g", static_cast<double>(problem.scale));
-  if (!has_scale && !(problem.scale == 0)) invalid("scale", got, "0 without FLASHMLA_PROBLEM_HAS_SCALE (set the flag, so that 0 can be told from absent)");
+  if (!has_scale && !(problem.scale == 0))
+    invalid("scale", got, "0 without FLASHMLA_PROBLEM_HAS_SCALE (set the flag, so that 0 can be told from absent)");
   if (has_scale && !(std::isfinite(problem.scale) && problem.scale >= 0)) invalid("scale", got, "a finite number >= 0");
   out.scale = has_scale ? problem.scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(out.format->qk_dim)));
 }
@@ -97,7 +100,8 @@ void check_sparse(flashmla_problem const& problem) {
     invalid("extra_kv_format", std::to_string(problem.extra_kv_format), "a flashmla_kv_format");
   if (problem.topk != 0) unsupported("topk", std::to_string(problem.topk), "0 (dense attention over the page table)");
   char const* const kOneSource = "0 (one cache; attend to each and combine with flashmla_merge)";
-  if (problem.extra_kv_format != FLASHMLA_KV_NONE) unsupported("extra_kv_format", find_kv_format(problem.extra_kv_format)->name, kOneSource);
+  if (problem.extra_kv_format != FLASHMLA_KV_NONE)
+    unsupported("extra_kv_format", find_kv_format(problem.extra_kv_format)->name, kOneSource);
   if (problem.extra_topk != 0) unsupported("extra_topk", std::to_string(problem.extra_topk), kOneSource);
   if (problem.extra_page_tokens != 0) invalid("extra_page_tokens", std::to_string(problem.extra_page_tokens), "0 (no extra cache)");
 }
@@ -114,7 +118,8 @@ void check_maxima(flashmla_problem const& problem, Problem& out) {
   int64_t const tokens = out.max_batch * out.max_q_tokens;  // below 2^62
   if (tokens > kInt32Max / out.h_q)
     invalid("max_q_tokens", std::to_string(out.max_q_tokens) + " with max_batch " + std::to_string(out.max_batch),
-            "max_batch * max_q_tokens of at most " + std::to_string(kInt32Max / out.h_q) + " (h_q " + std::to_string(out.h_q) + "; rows are counted in 32 bits)");
+            "max_batch * max_q_tokens of at most " + std::to_string(kInt32Max / out.h_q) + " (h_q " + std::to_string(out.h_q) +
+                "; rows are counted in 32 bits)");
 }
 
 }  // namespace
@@ -143,7 +148,8 @@ Target validate(flashmla_target const& target) {
   bool const is_cpu = target.device.kind == FLASHMLA_CPU;
   check_range("device.kind", target.device.kind, FLASHMLA_CPU, FLASHMLA_CUDA, "a flashmla_device_kind");
   check_range("device.index", target.device.index, 0, is_cpu ? 0 : kInt32Max, is_cpu ? "there is one CPU" : "a CUDA ordinal");
-  check_range("isa", target.isa, FLASHMLA_ISA_AUTO, is_cpu ? FLASHMLA_ISA_AVX512_BF16 : FLASHMLA_ISA_AUTO, is_cpu ? "a flashmla_isa" : "the instruction sets are the CPU's");
+  check_range("isa", target.isa, FLASHMLA_ISA_AUTO, is_cpu ? FLASHMLA_ISA_AVX512_BF16 : FLASHMLA_ISA_AUTO,
+              is_cpu ? "a flashmla_isa" : "the instruction sets are the CPU's");
   check_range("num_threads", target.num_threads, 0, is_cpu ? 4096 : 0, is_cpu ? "threads" : "threads are the CPU's");
   check_range("num_sms", target.num_sms, 0, is_cpu ? 0 : kInt32Max, is_cpu ? "multiprocessors are CUDA's" : "multiprocessors");
   Target out;

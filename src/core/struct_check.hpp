@@ -30,7 +30,8 @@ void check_struct_size(char const* operation, char const* type, T const& data) {
 
 inline void check_flags(char const* operation, uint32_t flags, uint32_t known) {
   if ((flags & ~known) != 0)
-    fail_invalid(operation, "flags", std::to_string(flags), "only bits of " + std::to_string(known) + " (unknown flag " + std::to_string(flags & ~known) + ")");
+    fail_invalid(operation, "flags", std::to_string(flags),
+                 "only bits of " + std::to_string(known) + " (unknown flag " + std::to_string(flags & ~known) + ")");
 }
 
 inline void check_reserved(char const* operation, int64_t reserved) {

@@ -73,7 +73,8 @@ std::string join(std::initializer_list<std::string_view> pieces) {
 
 }  // namespace
 
-void ViewCheck::fail(char const* argument, std::initializer_list<std::string_view> got, std::initializer_list<std::string_view> expected) const {
+void ViewCheck::fail(char const* argument, std::initializer_list<std::string_view> got,
+                     std::initializer_list<std::string_view> expected) const {
   fail_invalid(operation_, argument, join(got), join(expected));
 }
 
@@ -92,13 +93,15 @@ bool ViewCheck::choose_fused(std::array<char const*, 3> const& arguments, flashm
   if (!has_fused && has_first && has_second) return false;
   char const* const fused_name = arguments[0];
   std::string const pair = std::string(arguments[1]) + " and " + arguments[2];
-  if (has_fused) fail(fused_name, {"both it and ", has_first ? arguments[1] : arguments[2]}, {"either ", fused_name, " or the pair ", pair});
+  if (has_fused)
+    fail(fused_name, {"both it and ", has_first ? arguments[1] : arguments[2]}, {"either ", fused_name, " or the pair ", pair});
   if (!has_first && !has_second) fail(fused_name, {"no view"}, {"either ", fused_name, " or the pair ", pair});
   fail(has_first ? arguments[2] : arguments[1], {"no view"}, {"a view, or neither of the pair ", pair});
 }
 
 void ViewCheck::check_shape(char const* argument, flashmla_view const& view, std::initializer_list<Dim> dims) const {
-  if (view.rank != static_cast<int>(dims.size())) fail(argument, {"rank ", std::to_string(view.rank)}, {"rank ", std::to_string(dims.size())});
+  if (view.rank != static_cast<int>(dims.size()))
+    fail(argument, {"rank ", std::to_string(view.rank)}, {"rank ", std::to_string(dims.size())});
   int i = 0;
   for (Dim const& dim : dims) {
     int64_t const size = view.size[i];
@@ -124,7 +127,8 @@ void ViewCheck::check_strides(char const* argument, flashmla_view const& view, L
   if (layout == kRows && view.size[last] > 1 && view.stride[last] != 1)
     fail(argument, {"stride ", std::to_string(last), " = ", std::to_string(view.stride[last])}, {"1 (the last dimension is contiguous)"});
   for (int i = 0; i < view.rank; ++i)
-    if (view.size[i] > 1 && view.stride[i] < 0) fail(argument, {"stride ", std::to_string(i), " = ", std::to_string(view.stride[i])}, {"a stride >= 0"});
+    if (view.size[i] > 1 && view.stride[i] < 0)
+      fail(argument, {"stride ", std::to_string(i), " = ", std::to_string(view.stride[i])}, {"a stride >= 0"});
 }
 
 void ViewCheck::check_memory(char const* argument, flashmla_view const& view) const {
@@ -132,7 +136,8 @@ void ViewCheck::check_memory(char const* argument, flashmla_view const& view) co
   size_t const align = dtype_bytes(view.dtype);
   size_t const rest = reinterpret_cast<uintptr_t>(view.data) % align;
   if (rest != 0)
-    fail(argument, {"an address ", std::to_string(rest), " bytes past a multiple of ", std::to_string(align)}, {"one aligned to its ", dtype_name(view.dtype), " elements"});
+    fail(argument, {"an address ", std::to_string(rest), " bytes past a multiple of ", std::to_string(align)},
+         {"one aligned to its ", dtype_name(view.dtype), " elements"});
 }
 
 void ViewCheck::check_distinct_elements(char const* argument, flashmla_view const& view) const {
@@ -142,7 +147,8 @@ void ViewCheck::check_distinct_elements(char const* argument, flashmla_view cons
   for (int k = 0; k < count; ++k) {
     int const i = order[k];
     if (view.stride[i] < needed)
-      fail(argument, {"stride ", std::to_string(i), " = ", std::to_string(view.stride[i])}, {"at least ", std::to_string(needed), " (an output's elements must not share memory)"});
+      fail(argument, {"stride ", std::to_string(i), " = ", std::to_string(view.stride[i])},
+           {"at least ", std::to_string(needed), " (an output's elements must not share memory)"});
     needed += (view.size[i] - 1) * view.stride[i];
   }
 }
@@ -154,7 +160,8 @@ Extent ViewCheck::extent(char const* argument, flashmla_view const& view) const 
   bool overflows = false;
   for (int i = 0; i < view.rank; ++i) {
     int64_t step = 0;
-    if (view.size[i] > 1) overflows |= __builtin_mul_overflow(view.size[i] - 1, view.stride[i], &step) || __builtin_add_overflow(last, step, &last);
+    if (view.size[i] > 1)
+      overflows |= __builtin_mul_overflow(view.size[i] - 1, view.stride[i], &step) || __builtin_add_overflow(last, step, &last);
   }
   overflows |= __builtin_mul_overflow(last, static_cast<int64_t>(dtype_bytes(view.dtype)), &bytes);
   overflows |= __builtin_add_overflow(bytes, static_cast<int64_t>(dtype_bytes(view.dtype)), &bytes);
@@ -169,7 +176,8 @@ void ViewCheck::remember(char const* argument, flashmla_view const& view, bool i
   else inputs_[static_cast<size_t>(num_inputs_++)] = e;
 }
 
-void ViewCheck::input(char const* argument, flashmla_view const& view, flashmla_dtype dtype, Layout layout, std::initializer_list<Dim> dims) {
+void ViewCheck::input(char const* argument, flashmla_view const& view, flashmla_dtype dtype, Layout layout,
+                      std::initializer_list<Dim> dims) {
   check_shape(argument, view, dims);
   if (view.dtype != dtype) fail(argument, {"dtype ", dtype_name(view.dtype)}, {dtype_name(dtype)});
   if (!same_device(view.device, device_)) fail(argument, {"a view on ", device_name(view.device)}, {device_name(device_)});
@@ -179,7 +187,8 @@ void ViewCheck::input(char const* argument, flashmla_view const& view, flashmla_
   remember(argument, view, false);
 }
 
-void ViewCheck::output(char const* argument, flashmla_view const& view, flashmla_dtype dtype, Layout layout, std::initializer_list<Dim> dims) {
+void ViewCheck::output(char const* argument, flashmla_view const& view, flashmla_dtype dtype, Layout layout,
+                       std::initializer_list<Dim> dims) {
   int const inputs = num_inputs_;
   input(argument, view, dtype, layout, dims);
   if (num_inputs_ == inputs) return;
@@ -204,7 +213,9 @@ void ViewCheck::check_buffer(char const* argument, flashmla_view const& view, si
   if (view.data == nullptr) fail(argument, {"null data"}, {"memory on ", device_name(device_)});
   constexpr uintptr_t kAlign = 256;
   uintptr_t const rest = reinterpret_cast<uintptr_t>(view.data) % kAlign;
-  if (rest != 0) fail(argument, {"an address ", std::to_string(rest), " bytes past a multiple of ", std::to_string(kAlign)}, {"one aligned to ", std::to_string(kAlign), " bytes"});
+  if (rest != 0)
+    fail(argument, {"an address ", std::to_string(rest), " bytes past a multiple of ", std::to_string(kAlign)},
+         {"one aligned to ", std::to_string(kAlign), " bytes"});
 }
 
 void ViewCheck::input_buffer(char const* argument, flashmla_view const& view, size_t bytes) {
@@ -231,7 +242,8 @@ void ViewCheck::check_overlap() const {
   for (int i = 0; i < num_outputs_; ++i) {
     Extent const& out = outputs_[static_cast<size_t>(i)];
     for (int j = 0; j < num_inputs_; ++j)
-      if (Extent const& in = inputs_[static_cast<size_t>(j)]; overlap(out, in)) fail(out.argument, {"memory shared with ", in.argument}, {"an output apart from every other view"});
+      if (Extent const& in = inputs_[static_cast<size_t>(j)]; overlap(out, in))
+        fail(out.argument, {"memory shared with ", in.argument}, {"an output apart from every other view"});
     for (int j = 0; j < i; ++j)
       if (Extent const& other = outputs_[static_cast<size_t>(j)]; overlap(out, other))
         fail(out.argument, {"memory shared with ", other.argument}, {"an output apart from every other view"});

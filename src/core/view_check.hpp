@@ -59,9 +59,11 @@ class ViewCheck {
   /// Throws when a view is present that the problem has no use for.
   void refuse(char const* argument, flashmla_view const& view, char const* nearest) const;
   /// Exactly one of a fused view and a pair must be present; returns true for the fused one.
-  bool choose_fused(std::array<char const*, 3> const& arguments, flashmla_view const& fused, flashmla_view const& first, flashmla_view const& second) const;
+  bool choose_fused(std::array<char const*, 3> const& arguments, flashmla_view const& fused, flashmla_view const& first,
+                    flashmla_view const& second) const;
 
-  [[noreturn]] void fail(char const* argument, std::initializer_list<std::string_view> got, std::initializer_list<std::string_view> expected) const;
+  [[noreturn]] void fail(char const* argument, std::initializer_list<std::string_view> got,
+                         std::initializer_list<std::string_view> expected) const;
 
  private:
   void check_shape(char const* argument, flashmla_view const& view, std::initializer_list<Dim> dims) const;

@@ -1,0 +1,73 @@
+// What a plan is made from, and the arguments of each step: the C structs with their sizes and defaults filled in.
+//
+// The fields, with shapes and defaults, are documented once, in flashmla.h.
+#pragma once
+
+#include <flashmla/flashmla.h>
+
+#include <cstdint>
+#include <flashmla/view.hpp>
+
+namespace flashmla {
+
+using KvFormat = flashmla_kv_format;
+inline constexpr KvFormat kKvBf16_576 = FLASHMLA_KV_BF16_576, kKvFp16_576 = FLASHMLA_KV_FP16_576;
+
+/// What does not change between steps.
+///
+///     Problem problem = Problem::decode(128, kKvBf16_576, 64);  // h_q, cache format, max_batch
+///     problem.max_q_tokens = 2;
+///     problem.set_causal().set_scale(0.1352f);
+struct Problem : flashmla_problem {
+  Problem() noexcept : flashmla_problem{} { struct_size = sizeof(flashmla_problem); }
+
+  /// The three required fields: query heads (1 .. 128), cache format, requests a call.
+  static Problem decode(int32_t h_q, KvFormat kv_format, int64_t max_batch) noexcept {
+    Problem problem;
+    problem.h_q = h_q;
+    problem.kv_format = kv_format;
+    problem.max_batch = max_batch;
+    return problem;
+  }
+
+  /// Query token i of s_q sees the keys before kv_len - s_q + i + 1.
+  Problem& set_causal(bool on = true) noexcept { return set_flag(FLASHMLA_PROBLEM_CAUSAL, on); }
+  /// Softmax scale, finite and >= 0; without a call it is qk_dim ** -0.5.
+  Problem& set_scale(float value) noexcept {
+    scale = value;
+    return set_flag(FLASHMLA_PROBLEM_HAS_SCALE, true);
+  }
+
+ private:
+  Problem& set_flag(uint32_t flag, bool on) noexcept {
+    flags = on ? flags | flag : flags & ~flag;
+    return *this;
+  }
+};
+
+/// Where a plan runs: Target(kCpu), Target(cuda_device(0)). Other fields keep their defaults until set.
+struct Target : flashmla_target {
+  explicit Target(Device where = kCpu) noexcept : flashmla_target{} {
+    struct_size = sizeof(flashmla_target);
+    device = where;
+  }
+};
+
+/// The lengths of one step. kv_len: int32 [batch] on the plan's device, the new tokens counted.
+struct Lengths : flashmla_lengths {
+  Lengths() noexcept : flashmla_lengths{} { struct_size = sizeof(flashmla_lengths); }
+  explicit Lengths(View const& kv_len_view, int32_t q_tokens_each = 1) noexcept : Lengths() {
+    kv_len = kv_len_view;
+    q_tokens = q_tokens_each;
+  }
+};
+
+/// The views of one decode call.
+struct DecodeArgs : flashmla_decode_args {
+  DecodeArgs() noexcept : flashmla_decode_args{} {
+    struct_size = sizeof(flashmla_decode_args);
+    lengths = Lengths();
+  }
+};
+
+}  // namespace flashmla
