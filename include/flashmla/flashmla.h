@@ -122,18 +122,18 @@ enum {
 typedef struct flashmla_problem {
   uint32_t struct_size;
   uint32_t flags;
-  int32_t h_q;         /* query heads, 1 .. 128; required */
-  int32_t h_kv;        /* KV heads; default 1; divides h_q */
-  int32_t kv_format;   /* flashmla_kv_format; required */
-  int32_t page_tokens; /* tokens a page; default 64 */
-  int32_t q_dtype;     /* BF16 or FP16; default: that of kv_format */
-  int32_t out_dtype;   /* BF16, FP16 or FP32 (partial results that will be merged); default: q_dtype */
-  int32_t lse_base;    /* flashmla_lse_base */
-  int32_t lse_layout;  /* flashmla_lse_layout */
-  int32_t empty_row;   /* flashmla_empty_row */
+  int32_t h_q;          /* query heads, 1 .. 128; required */
+  int32_t h_kv;         /* KV heads; default 1; divides h_q */
+  int32_t kv_format;    /* flashmla_kv_format; required */
+  int32_t page_tokens;  /* tokens a page; default 64 */
+  int32_t q_dtype;      /* BF16 or FP16; default: that of kv_format */
+  int32_t out_dtype;    /* BF16, FP16 or FP32 (partial results that will be merged); default: q_dtype */
+  int32_t lse_base;     /* flashmla_lse_base */
+  int32_t lse_layout;   /* flashmla_lse_layout */
+  int32_t empty_row;    /* flashmla_empty_row */
   int32_t chunk_tokens; /* split size with BATCH_INVARIANT; 0 lets the library choose */
-  float scale;         /* softmax scale, finite and >= 0; default qk_dim ** -0.5 */
-  int32_t topk;        /* token-sparse attention: indices a query token; 0 = dense */
+  float scale;          /* softmax scale, finite and >= 0; default qk_dim ** -0.5 */
+  int32_t topk;         /* token-sparse attention: indices a query token; 0 = dense */
   int32_t extra_kv_format;
   int32_t extra_page_tokens;
   int32_t extra_topk;
@@ -179,9 +179,9 @@ typedef struct flashmla_decode_args {
   flashmla_view kpe;        /* [num_pages, page_tokens, h_kv, rope] */
   flashmla_view page_table; /* int32 [batch, max_pages], any row stride; entries past a length are never read through */
   flashmla_lengths lengths;
-  flashmla_view visible_len;      /* int32 [batch * q_tokens]: keys a query token sees; replaces the causal rule */
-  flashmla_view indices;          /* int32 [batch, q_tokens, topk], physical: page * page_tokens + offset */
-  flashmla_view extra_cache;      /* a second source, attended together with the first */
+  flashmla_view visible_len; /* int32 [batch * q_tokens]: keys a query token sees; replaces the causal rule */
+  flashmla_view indices;     /* int32 [batch, q_tokens, topk], physical: page * page_tokens + offset */
+  flashmla_view extra_cache; /* a second source, attended together with the first */
   flashmla_view extra_page_table;
   flashmla_view extra_indices;
   flashmla_view sink;     /* float32 [h_q]: out *= exp(lse) / (exp(lse) + exp(sink)); lse unchanged */
@@ -222,11 +222,11 @@ typedef struct flashmla_append_args {
 /* What a device found wrong in lengths or page ids. The values were masked: nothing outside a view was read. */
 typedef enum flashmla_fault_code {
   FLASHMLA_FAULT_NONE = 0,
-  FLASHMLA_FAULT_KV_LEN = 1,           /* negative, or beyond the page table or max_kv_len; position 0, value = the length */
-  FLASHMLA_FAULT_PAGE_ID = 2,          /* outside [0, num_pages); position = entry of the table, value = the id */
+  FLASHMLA_FAULT_KV_LEN = 1,            /* negative, or beyond the page table or max_kv_len; position 0, value = the length */
+  FLASHMLA_FAULT_PAGE_ID = 2,           /* outside [0, num_pages); position = entry of the table, value = the id */
   FLASHMLA_FAULT_SCHEDULE_MISMATCH = 3, /* made for another batch or row count, or never updated; value = its batch */
-  FLASHMLA_FAULT_SLOT = 4,             /* append: position = token, value = the slot (saturated to int32) */
-  FLASHMLA_FAULT_VISIBLE_LEN = 5       /* negative or beyond kv_len; position = query token */
+  FLASHMLA_FAULT_SLOT = 4,              /* append: position = token, value = the slot (saturated to int32) */
+  FLASHMLA_FAULT_VISIBLE_LEN = 5        /* negative or beyond kv_len; position = query token */
 } flashmla_fault_code;
 typedef struct flashmla_fault {
   int32_t code; /* flashmla_fault_code */
@@ -253,34 +253,38 @@ typedef struct flashmla_plan flashmla_plan;
 typedef void* flashmla_stream; /* a cudaStream_t; ignored by the CPU backend */
 
 /* Binds a problem to a device. Legal inside stream capture. The plan is immutable and may be used from many threads. */
-FLASHMLA_API flashmla_status flashmla_plan_create(const flashmla_problem* problem, const flashmla_target* target, flashmla_plan** plan);
+FLASHMLA_API flashmla_status flashmla_plan_create(flashmla_problem const* problem, flashmla_target const* target, flashmla_plan** plan);
 FLASHMLA_API void flashmla_plan_destroy(flashmla_plan* plan); /* null is fine; no work may be in flight */
 
 /* Bytes of the two caller-owned buffers (on the plan's device, 256-byte aligned), from the problem's maxima. A schedule
  * is read-only for run and may be shared by all layers and streams of a step; a workspace belongs to one run in flight. */
-FLASHMLA_API size_t flashmla_plan_schedule_bytes(const flashmla_plan* plan);
-FLASHMLA_API size_t flashmla_plan_workspace_bytes(const flashmla_plan* plan);
+FLASHMLA_API size_t flashmla_plan_schedule_bytes(flashmla_plan const* plan);
+FLASHMLA_API size_t flashmla_plan_workspace_bytes(flashmla_plan const* plan);
 
 /* Enqueues: makes the schedule from lengths. */
-FLASHMLA_API flashmla_status flashmla_plan_update(const flashmla_plan* plan, const flashmla_lengths* lengths, const flashmla_view* schedule, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_plan_update(flashmla_plan const* plan, flashmla_lengths const* lengths, flashmla_view const* schedule,
+                                                  flashmla_stream stream);
 /* Enqueues: clears counters and the fault record; once after the workspace was allocated. */
-FLASHMLA_API flashmla_status flashmla_plan_reset(const flashmla_plan* plan, const flashmla_view* workspace, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_plan_reset(flashmla_plan const* plan, flashmla_view const* workspace, flashmla_stream stream);
 /* Enqueues: attention of one layer. */
-FLASHMLA_API flashmla_status flashmla_plan_run(const flashmla_plan* plan, const flashmla_decode_args* args, const flashmla_view* schedule, const flashmla_view* workspace, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_plan_run(flashmla_plan const* plan, flashmla_decode_args const* args, flashmla_view const* schedule,
+                                               flashmla_view const* workspace, flashmla_stream stream);
 /* Synchronises the stream, returns the first fault recorded since the last call, and clears it. */
-FLASHMLA_API flashmla_status flashmla_plan_fault(const flashmla_plan* plan, const flashmla_view* workspace, flashmla_stream stream, flashmla_fault* fault);
+FLASHMLA_API flashmla_status flashmla_plan_fault(flashmla_plan const* plan, flashmla_view const* workspace, flashmla_stream stream,
+                                                 flashmla_fault* fault);
 
 /* Text: kernel chosen, workers, tiles, shared memory, registers. Writes at most `capacity` bytes with the terminator and
  * returns the size that the whole text needs. */
-FLASHMLA_API size_t flashmla_plan_describe(const flashmla_plan* plan, char* text, size_t capacity);
+FLASHMLA_API size_t flashmla_plan_describe(flashmla_plan const* plan, char* text, size_t capacity);
 /* The parts that the plan makes of lengths in HOST memory. `count` holds the capacity on entry and the number of parts
  * on return; a capacity too small is FLASHMLA_INVALID_ARGUMENT with `count` set to what is needed. */
-FLASHMLA_API flashmla_status flashmla_plan_parts(const flashmla_plan* plan, const int32_t* kv_len, int64_t batch, int32_t q_tokens, flashmla_part* parts, int64_t* count);
+FLASHMLA_API flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens,
+                                                 flashmla_part* parts, int64_t* count);
 
 /* -------------------------------------------------------- stand-alone ops -- */
 
-FLASHMLA_API flashmla_status flashmla_merge(const flashmla_merge_args* args, flashmla_stream stream);
-FLASHMLA_API flashmla_status flashmla_append(const flashmla_append_args* args, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_merge(flashmla_merge_args const* args, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_append(flashmla_append_args const* args, flashmla_stream stream);
 
 /* -------------------------------------------------------------- page pool -- */
 
@@ -291,9 +295,9 @@ FLASHMLA_API void flashmla_page_pool_destroy(flashmla_page_pool* pool);
 /* All or nothing: FLASHMLA_EXHAUSTED leaves the pool as it was. */
 FLASHMLA_API flashmla_status flashmla_page_pool_allocate(flashmla_page_pool* pool, int64_t count, int32_t* page_ids);
 /* All or nothing: an id that is out of range, free already or named twice is FLASHMLA_INVALID_ARGUMENT. */
-FLASHMLA_API flashmla_status flashmla_page_pool_free(flashmla_page_pool* pool, int64_t count, const int32_t* page_ids);
-FLASHMLA_API int64_t flashmla_page_pool_num_free(const flashmla_page_pool* pool);
-FLASHMLA_API int64_t flashmla_page_pool_num_pages(const flashmla_page_pool* pool);
+FLASHMLA_API flashmla_status flashmla_page_pool_free(flashmla_page_pool* pool, int64_t count, int32_t const* page_ids);
+FLASHMLA_API int64_t flashmla_page_pool_num_free(flashmla_page_pool const* pool);
+FLASHMLA_API int64_t flashmla_page_pool_num_pages(flashmla_page_pool const* pool);
 
 /* ---------------------------------------------------------- introspection -- */
 
@@ -311,7 +315,7 @@ typedef struct flashmla_device_info {
   int32_t capability;   /* CUDA: 10 * major + minor; CPU: best flashmla_isa */
   int64_t memory_bytes; /* total */
   char name[128];
-  char reason[256];     /* why it is not usable, else "" */
+  char reason[256]; /* why it is not usable, else "" */
 } flashmla_device_info;
 /* Devices: the CPU first, then CUDA devices by ordinal. */
 FLASHMLA_API int32_t flashmla_num_devices(void);
@@ -320,7 +324,7 @@ FLASHMLA_API flashmla_status flashmla_get_device_info(int32_t index, flashmla_de
 /* CUDA driver versions as 1000 * major + 10 * minor; `found` is 0 where no driver is. */
 typedef struct flashmla_driver_info {
   uint32_t struct_size;
-  int32_t built;  /* 1 when the library has its CUDA part */
+  int32_t built; /* 1 when the library has its CUDA part */
   int32_t found;
   int32_t needed;
   char reason[256]; /* why CUDA can't be used, else "" */
@@ -330,8 +334,8 @@ FLASHMLA_API flashmla_status flashmla_get_driver_info(flashmla_driver_info* info
 typedef struct flashmla_kernel_info {
   uint32_t struct_size;
   int32_t device_kind;
-  int32_t usable;   /* 1: this machine can run it */
-  int32_t isa;      /* CPU rows: flashmla_isa */
+  int32_t usable; /* 1: this machine can run it */
+  int32_t isa;    /* CPU rows: flashmla_isa */
   char name[64];
   char serves[256]; /* the problems it accepts, in words */
   char reason[256]; /* why it is not usable, else "" */

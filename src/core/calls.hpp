@@ -25,25 +25,25 @@ struct LengthsCall {
 struct DecodeCall {
   int32_t batch = 0;
   int32_t q_tokens = 1;
-  bool q_fused = true;               // q_pe is q_nope + latent with equal strides
-  bool cache_fused = true;           // kpe is ckv + latent with equal strides
-  void const* q_nope = nullptr;      // [batch, q_tokens, h_q, latent]
-  void const* q_pe = nullptr;        // [batch, q_tokens, h_q, rope]
+  bool q_fused = true;           // q_pe is q_nope + latent with equal strides
+  bool cache_fused = true;       // kpe is ckv + latent with equal strides
+  void const* q_nope = nullptr;  // [batch, q_tokens, h_q, latent]
+  void const* q_pe = nullptr;    // [batch, q_tokens, h_q, rope]
   RowStrides q_nope_stride{}, q_pe_stride{};
-  void const* ckv = nullptr;         // [num_pages, page_tokens, h_kv, latent]
-  void const* kpe = nullptr;         // [num_pages, page_tokens, h_kv, rope]
+  void const* ckv = nullptr;  // [num_pages, page_tokens, h_kv, latent]
+  void const* kpe = nullptr;  // [num_pages, page_tokens, h_kv, rope]
   int64_t ckv_page_stride = 0, ckv_token_stride = 0, ckv_head_stride = 0;
   int64_t kpe_page_stride = 0, kpe_token_stride = 0, kpe_head_stride = 0;
   int64_t num_pages = 0;
-  int32_t const* page_table = nullptr;  // [batch, table_pages]
-  int64_t page_table_stride = 0;        // between rows
-  int64_t table_pages = 0;              // width of the table
-  int32_t const* kv_len = nullptr;      // [batch]
-  int32_t const* visible_len = nullptr; // [batch * q_tokens] or null
-  float const* sink = nullptr;          // [h_q] or null
-  void* out = nullptr;                  // [batch, q_tokens, h_q, v_dim], problem.out_dtype
+  int32_t const* page_table = nullptr;   // [batch, table_pages]
+  int64_t page_table_stride = 0;         // between rows
+  int64_t table_pages = 0;               // width of the table
+  int32_t const* kv_len = nullptr;       // [batch]
+  int32_t const* visible_len = nullptr;  // [batch * q_tokens] or null
+  float const* sink = nullptr;           // [h_q] or null
+  void* out = nullptr;                   // [batch, q_tokens, h_q, v_dim], problem.out_dtype
   RowStrides out_stride{};
-  float* lse = nullptr;                 // strides express either layout; null when not wanted
+  float* lse = nullptr;  // strides express either layout; null when not wanted
   RowStrides lse_stride{};
 };
 
@@ -52,14 +52,14 @@ struct MergeCall {
   flashmla_dtype partial_dtype = FLASHMLA_FP32, out_dtype = FLASHMLA_BF16;
   flashmla_lse_base lse_base = FLASHMLA_LSE_NATURAL;
   flashmla_empty_row empty_row = FLASHMLA_EMPTY_LSE_PLUS_INF;
-  void const* partial_out = nullptr;    // [num_parts, tokens, heads, v_dim]
-  int64_t partial_out_stride[3] = {};   // part, token, head
-  float const* partial_lse = nullptr;   // [num_parts, tokens, heads]
+  void const* partial_out = nullptr;   // [num_parts, tokens, heads, v_dim]
+  int64_t partial_out_stride[3] = {};  // part, token, head
+  float const* partial_lse = nullptr;  // [num_parts, tokens, heads]
   int64_t partial_lse_stride[3] = {};
-  float const* sink = nullptr;          // [heads], natural log, or null
-  void* out = nullptr;                  // [tokens, heads, v_dim]
-  int64_t out_stride[2] = {};           // token, head
-  float* lse = nullptr;                 // [tokens, heads] or null
+  float const* sink = nullptr;  // [heads], natural log, or null
+  void* out = nullptr;          // [tokens, heads, v_dim]
+  int64_t out_stride[2] = {};   // token, head
+  float* lse = nullptr;         // [tokens, heads] or null
   int64_t lse_stride[2] = {};
   flashmla_device device{};
 };
@@ -67,13 +67,13 @@ struct MergeCall {
 struct AppendCall {
   KvFormat const* format = nullptr;
   int64_t tokens = 0;
-  void const* ckv = nullptr;            // [tokens, latent]
-  void const* kpe = nullptr;            // [tokens, rope]
+  void const* ckv = nullptr;  // [tokens, latent]
+  void const* kpe = nullptr;  // [tokens, rope]
   int64_t ckv_token_stride = 0, kpe_token_stride = 0;
   int64_t const* slot_mapping = nullptr;  // [tokens]
-  void* cache = nullptr;                // [num_pages, page_tokens, qk_dim]
+  void* cache = nullptr;                  // [num_pages, page_tokens, qk_dim]
   int64_t num_pages = 0, page_tokens = 0, page_stride = 0, token_stride = 0;
-  flashmla_fault* fault = nullptr;      // on the device, or null
+  flashmla_fault* fault = nullptr;  // on the device, or null
   flashmla_device device{};
 };
 
@@ -91,7 +91,8 @@ struct RunBuffers {
 struct BufferBytes {
   size_t schedule = 0, workspace = 0;
 };
-RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule, flashmla_view const& workspace, BufferBytes bytes);
+RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args const& args, flashmla_view const& schedule,
+                                flashmla_view const& workspace, BufferBytes bytes);
 
 /// The schedule that `update` writes, checked as validate_buffer does, and that it does not lie where the lengths do.
 void* validate_update_buffer(flashmla_device device, flashmla_lengths const& lengths, flashmla_view const& schedule, size_t bytes);

@@ -21,9 +21,11 @@ class Error : public std::runtime_error {
 };
 
 /// Throws Error(kInvalidArgument) with `operation: argument: got <got>, expected <expected>`.
-[[noreturn]] void fail_invalid(std::string const& operation, std::string const& argument, std::string const& got, std::string const& expected);
+[[noreturn]] void fail_invalid(std::string const& operation, std::string const& argument, std::string const& got,
+                               std::string const& expected);
 
 /// Throws Error(FLASHMLA_UNSUPPORTED) with `operation: argument: got <got>, expected <nearest supported>`.
-[[noreturn]] void fail_unsupported(std::string const& operation, std::string const& argument, std::string const& got, std::string const& nearest);
+[[noreturn]] void fail_unsupported(std::string const& operation, std::string const& argument, std::string const& got,
+                                   std::string const& nearest);
 
 }  // namespace flashmla::core

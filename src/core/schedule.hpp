@@ -40,7 +40,8 @@ struct SplitItem {
 };
 
 constexpr size_t schedule_bytes(int32_t num_workers) {
-  return sizeof(ScheduleHeader) + sizeof(WorkerBegin) * (static_cast<size_t>(num_workers) + 1) + sizeof(SplitItem) * static_cast<size_t>(num_workers);
+  return sizeof(ScheduleHeader) + sizeof(WorkerBegin) * (static_cast<size_t>(num_workers) + 1) +
+         sizeof(SplitItem) * static_cast<size_t>(num_workers);
 }
 
 /// Typed pointers into a schedule buffer.
@@ -50,10 +51,13 @@ struct ScheduleView {
   SplitItem* splits;    // [num_workers]
 };
 constexpr size_t kScheduleBeginsOffset = sizeof(ScheduleHeader);
-constexpr size_t schedule_splits_offset(int32_t num_workers) { return kScheduleBeginsOffset + sizeof(WorkerBegin) * (static_cast<size_t>(num_workers) + 1); }
+constexpr size_t schedule_splits_offset(int32_t num_workers) {
+  return kScheduleBeginsOffset + sizeof(WorkerBegin) * (static_cast<size_t>(num_workers) + 1);
+}
 inline ScheduleView schedule_view(void* data, int32_t num_workers) {
   char* const base = static_cast<char*>(data);
-  return {reinterpret_cast<ScheduleHeader*>(base), reinterpret_cast<WorkerBegin*>(base + kScheduleBeginsOffset), reinterpret_cast<SplitItem*>(base + schedule_splits_offset(num_workers))};
+  return {reinterpret_cast<ScheduleHeader*>(base), reinterpret_cast<WorkerBegin*>(base + kScheduleBeginsOffset),
+          reinterpret_cast<SplitItem*>(base + schedule_splits_offset(num_workers))};
 }
 
 /// Partial results lie in slots, two a worker: 2w for a part that continues an earlier worker's item, 2w + 1 for the

@@ -14,8 +14,8 @@
 namespace flashmla::core {
 
 struct WorkspaceHeader {
-  flashmla_fault fault;    // code 0: none; written once, by whoever finds a fault first
-  uint32_t counters[56];   // zero between runs
+  flashmla_fault fault;   // code 0: none; written once, by whoever finds a fault first
+  uint32_t counters[56];  // zero between runs
 };
 static_assert(sizeof(WorkspaceHeader) == 256);
 
@@ -25,7 +25,8 @@ constexpr size_t workspace_out_offset(PlanShape const& shape) {
   return workspace_lse_offset() + (lse_bytes + 255) / 256 * 256;
 }
 constexpr size_t workspace_bytes(PlanShape const& shape, int32_t v_dim) {
-  return workspace_out_offset(shape) + static_cast<size_t>(num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows) * static_cast<size_t>(v_dim) * sizeof(float);
+  return workspace_out_offset(shape) + static_cast<size_t>(num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows) *
+                                           static_cast<size_t>(v_dim) * sizeof(float);
 }
 
 }  // namespace flashmla::core
