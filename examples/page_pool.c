@@ -44,7 +44,8 @@ static flashmla_view view(void* data, flashmla_dtype dtype, int64_t a, int64_t b
 }
 
 int main(void) {
-  flashmla_problem const problem = {.struct_size = sizeof problem, .h_q = kHeads, .kv_format = FLASHMLA_KV_BF16_576, .page_tokens = kPageTokens, .max_batch = 1};
+  flashmla_problem const problem = {
+      .struct_size = sizeof problem, .h_q = kHeads, .kv_format = FLASHMLA_KV_BF16_576, .page_tokens = kPageTokens, .max_batch = 1};
   flashmla_target const target = {.struct_size = sizeof target, .device = {FLASHMLA_CPU, 0}};
   flashmla_plan* plan;
   check(flashmla_plan_create(&problem, &target, &plan));
