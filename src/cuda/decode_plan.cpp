@@ -1,0 +1,190 @@
+// The plan of a dense decode on Hopper: make() does all that can fail or allocate, the rest only enqueues.
+//
+// update: one planner kernel. run: the decode kernel, then the merge of items that several workers shared; both under
+// programmatic dependent launch. Nothing here synchronises but `fault`.
+#include "cuda/decode_plan.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+
+#include "core/schedule.hpp"
+#include "core/workspace.hpp"
+#include "cuda/device_info.hpp"
+#include "cuda/errors.hpp"
+#include "cuda/kernel_table.hpp"
+#include "cuda/kernels/dense_decode.hpp"
+#include "cuda/kernels/plan_schedule.hpp"
+
+namespace flashmla::cuda {
+namespace {
+
+// Costs of the planner in its own unit, a quarter of a 64-token tile: opening an item (Q load, pipeline fill, epilogue)
+// is charged like one tile.
+constexpr int32_t kTileCost = 4;
+constexpr int32_t kPartCost = 4;
+
+constexpr double kLog2E = 1.4426950408889634074;
+constexpr double kLn2 = 0.6931471805599453094;
+constexpr int64_t kVectorElems = 8;  // 16 bytes of BF16 or FP16
+
+bool is_aligned(void const* base, core::RowStrides const& stride) {
+  return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride.batch % kVectorElems == 0 && stride.token % kVectorElems == 0 &&
+         stride.head % kVectorElems == 0;
+}
+
+class HopperDecodePlan final : public core::DecodePlan {
+ public:
+  HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
+
+  [[nodiscard]] core::PlanShape shape() const override { return shape_; }
+  [[nodiscard]] size_t schedule_bytes() const override { return core::schedule_bytes(shape_.max_workers); }
+  [[nodiscard]] size_t workspace_bytes() const override { return core::workspace_bytes(shape_, problem_.format->v_dim); }
+  void update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const override;
+  void reset(void* workspace, flashmla_stream stream) const override;
+  void run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const override;
+  void fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const override;
+  [[nodiscard]] std::string describe() const override;
+
+ private:
+  void check_stream(char const* operation, flashmla_stream stream) const;
+  [[nodiscard]] DenseDecodeParams params_of(core::DecodeCall const& call, void const* schedule, void* workspace) const;
+
+  core::Problem problem_;
+  KernelEntry kernel_;
+  DeviceInfo device_;
+  int32_t group_;  // CTAs a worker
+  core::PlanShape shape_;
+  bool has_peers_;  // other devices, whose streams a caller could mix up with ours
+};
+
+HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms)
+    : problem_(problem),
+      kernel_(kernel),
+      device_(std::move(info)),
+      group_(choose_group(problem.max_q_tokens * problem.h_q)),
+      shape_(plan_shape(group_, num_sms)),
+      has_peers_(num_devices() > 1) {
+  DeviceGuard const guard("plan_create", device_.index);
+  RelaxedCapture const relaxed;
+  prepare_plan_schedule();
+  prepare_dense_decode(problem_.q_dtype, problem_.out_dtype);
+  prepare_merge_splits(problem_.out_dtype);
+}
+
+// The legacy and per-thread default streams belong to whatever device is current, so they need no check.
+void HopperDecodePlan::check_stream(char const* operation, flashmla_stream stream) const {
+#if CUDART_VERSION >= 12080
+  if (!has_peers_ || stream == nullptr || stream == cudaStreamLegacy || stream == cudaStreamPerThread) return;
+  int index = device_.index;
+  check_cuda(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), &index), operation, "cudaStreamGetDevice");
+  if (index != device_.index)
+    core::fail_invalid(operation, "stream", "one of cuda:" + std::to_string(index),
+                       "one of cuda:" + std::to_string(device_.index) + " (the plan's device)");
+#else
+  static_cast<void>(operation);
+  static_cast<void>(stream);
+#endif
+}
+
+void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const {
+  DeviceGuard const guard("plan_update", device_.index);
+  check_stream("plan_update", stream);
+  PlanScheduleParams params{};
+  params.shape = shape_;
+  params.batch = call.batch;
+  params.q_tokens = call.q_tokens;
+  params.num_row_tiles = core::num_row_tiles(shape_, call.q_tokens, problem_.h_q);
+  params.kv_len = call.kv_len;
+  params.schedule = schedule;
+  launch_plan_schedule(params, stream);
+}
+
+void HopperDecodePlan::reset(void* workspace, flashmla_stream stream) const {
+  DeviceGuard const guard("plan_reset", device_.index);
+  check_stream("plan_reset", stream);
+  check_cuda(cudaMemsetAsync(workspace, 0, sizeof(core::WorkspaceHeader), static_cast<cudaStream_t>(stream)), "plan_reset",
+             "cudaMemsetAsync");
+}
+
+DenseDecodeParams HopperDecodePlan::params_of(core::DecodeCall const& call, void const* schedule, void* workspace) const {
+  bool const is_natural = problem_.lse_base == FLASHMLA_LSE_NATURAL;
+  float const infinity = std::numeric_limits<float>::infinity();
+  char* const base = static_cast<char*>(workspace);
+  DenseDecodeParams params{};
+  params.call = call;
+  params.h_q = problem_.h_q;
+  params.group = group_;
+  params.max_workers = shape_.max_workers;
+  params.causal = problem_.causal ? 1 : 0;
+  params.max_kv_len = problem_.max_kv_len;
+  params.scale_log2 = static_cast<float>(static_cast<double>(problem_.scale) * kLog2E);
+  params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
+  params.empty_lse = problem_.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
+  params.q_is_aligned = is_aligned(call.q_nope, call.q_nope_stride) && is_aligned(call.q_pe, call.q_pe_stride) ? 1 : 0;
+  params.schedule = schedule;
+  params.workspace = workspace;
+  params.partial_lse = reinterpret_cast<float*>(base + core::workspace_lse_offset());
+  params.partial_out = reinterpret_cast<float*>(base + core::workspace_out_offset(shape_));
+  return params;
+}
+
+void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const {
+  if (!call.cache_fused)
+    core::fail_unsupported("decode", "ckv, kpe", "two tensors",
+                           "one fused cache [num_pages, 64, 576], of which both may be views, or the CPU");
+  if (call.batch == 0) return;
+  DeviceGuard const guard("decode", device_.index);
+  check_stream("decode", stream);
+  DenseDecodeParams const params = params_of(call, schedule, workspace);
+  launch_dense_decode(problem_.q_dtype, problem_.out_dtype, params, stream);
+  if (shape_.max_workers > 1) launch_merge_splits(problem_.out_dtype, params, stream);
+}
+
+void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
+  DeviceGuard const guard("plan_fault", device_.index);
+  check_stream("plan_fault", stream);
+  auto const cuda_stream = static_cast<cudaStream_t>(stream);
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(cuda_stream, &capture), "plan_fault", "cudaStreamIsCapturing");
+  if (capture != cudaStreamCaptureStatusNone)
+    core::fail_invalid("plan_fault", "stream", "one that is being captured", "one that is not (it synchronises)");
+  flashmla_fault found{};
+  check_cuda(cudaMemcpyAsync(&found, workspace, sizeof(found), cudaMemcpyDeviceToHost, cuda_stream), "plan_fault", "cudaMemcpyAsync");
+  check_cuda(cudaStreamSynchronize(cuda_stream), "plan_fault", "cudaStreamSynchronize");
+  if (found.code != FLASHMLA_FAULT_NONE) {
+    check_cuda(cudaMemsetAsync(workspace, 0, sizeof(found), cuda_stream), "plan_fault", "cudaMemsetAsync");
+    check_cuda(cudaStreamSynchronize(cuda_stream), "plan_fault", "cudaStreamSynchronize");
+  }
+  fault = found;
+}
+
+std::string HopperDecodePlan::describe() const {
+  std::ostringstream text;
+  text << "kernel " << kernel_.name << " on cuda:" << device_.index << " " << device_.name << '\n'
+       << "tile " << shape_.tile_rows << " rows x " << shape_.tile_tokens << " tokens, " << group_ << (group_ == 1 ? " CTA" : " CTAs")
+       << " a worker\n"
+       << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
+       << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
+       << describe_dense_decode(problem_.q_dtype, problem_.out_dtype) << '\n';
+  return text.str();
+}
+
+}  // namespace
+
+core::PlanShape plan_shape(int32_t group, int32_t num_sms) {
+  int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
+  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost};
+}
+
+std::unique_ptr<core::DecodePlan> make_decode_plan(core::Problem const& problem, core::Target const& target) {
+  DeviceInfo info = require_device("plan_create", target.device.index);
+  KernelEntry const& kernel = select_kernel(problem);
+  int32_t const num_sms = target.num_sms > 0 ? std::min(target.num_sms, info.num_sms) : info.num_sms;
+  return std::make_unique<HopperDecodePlan>(problem, kernel, std::move(info), num_sms);
+}
+
+}  // namespace flashmla::cuda

@@ -1,0 +1,53 @@
+// Which kernel serves a problem, and what to say when none does.
+#include "cuda/kernel_table.hpp"
+
+#include "core/error.hpp"
+#include "core/names.hpp"
+
+namespace flashmla::cuda {
+namespace {
+
+constexpr char kOperation[] = "plan_create";
+constexpr int64_t kMaxQTokens = 128;
+
+bool accepts(KernelEntry const& kernel, core::Problem const& problem) {
+  return problem.format->id == kernel.format && problem.q_dtype == problem.format->dtype && problem.out_dtype == kernel.out_dtype &&
+         problem.page_tokens == 64 && problem.h_kv == 1 && problem.h_q <= 128 && problem.max_q_tokens <= kMaxQTokens && problem.topk == 0 &&
+         problem.extra_format == nullptr && problem.extra_topk == 0 && !problem.batch_invariant;
+}
+
+void require(bool holds, char const* argument, std::string const& got, char const* nearest) {
+  if (!holds) core::fail_unsupported(kOperation, argument, got, nearest);
+}
+
+// One sentence for each condition of `accepts`, about the first that does not hold.
+void explain(core::Problem const& problem) {
+  require(problem.topk == 0, "topk", std::to_string(problem.topk), "0 (dense attention over a page table)");
+  require(problem.extra_format == nullptr && problem.extra_topk == 0, "extra_kv_format", "one", "none (one cache)");
+  require(problem.format->id == FLASHMLA_KV_BF16_576 || problem.format->id == FLASHMLA_KV_FP16_576, "kv_format", problem.format->name,
+          "BF16_576 or FP16_576");
+  require(problem.q_dtype == problem.format->dtype, "q_dtype", core::dtype_name(problem.q_dtype), "the dtype of the cache");
+  require(problem.page_tokens == 64, "page_tokens", std::to_string(problem.page_tokens), "64 on a GPU, or any on the CPU");
+  require(problem.h_kv == 1, "h_kv", std::to_string(problem.h_kv), "1 on a GPU, or any divisor of h_q on the CPU");
+  require(problem.h_q <= 128, "h_q", std::to_string(problem.h_q), "at most 128 query heads");
+  require(problem.max_q_tokens <= kMaxQTokens, "max_q_tokens", std::to_string(problem.max_q_tokens),
+          "at most 128 on a GPU, or any on the CPU");
+  require(!problem.batch_invariant, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", "the same problem without it");
+  require(false, "out_dtype", core::dtype_name(problem.out_dtype), "BF16, FP16 or FP32");
+}
+
+}  // namespace
+
+std::string serves(KernelEntry const& kernel) {
+  return std::string(core::find_kv_format(kernel.format)->name) + " to " + core::dtype_name(kernel.out_dtype) +
+         ": pages of 64 tokens, h_kv 1, h_q 1..128, 1..128 query tokens, causal, visible_len, sink";
+}
+
+KernelEntry const& select_kernel(core::Problem const& problem) {
+  for (KernelEntry const& kernel : kKernels)
+    if (accepts(kernel, problem)) return kernel;
+  explain(problem);
+  throw core::Error(FLASHMLA_INTERNAL, "plan_create: problem: got one that no kernel explains, expected a reason");
+}
+
+}  // namespace flashmla::cuda
