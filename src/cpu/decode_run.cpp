@@ -1,0 +1,223 @@
+// Rows, lengths, masks and destinations are decided here, once, in plain C++; the arithmetic is in src/cpu/generic.
+#include "cpu/decode_run.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "core/names.hpp"
+#include "core/visible.hpp"
+#include "core/workspace.hpp"
+#include "cpu/merge_row.hpp"
+#include "cpu/storage.hpp"
+
+namespace flashmla::cpu {
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// Queries of a problem with scale 0: the scores are 0 whatever the keys, and masking still works.
+constexpr uint16_t kZeroQuery[1024] = {};
+
+int32_t request_length(RunContext const& run, int32_t request) {
+  return core::clamp_length(run.call.kv_len[request], core::length_limit(run.call.table_pages, run.problem.page_tokens, 0));
+}
+
+int32_t visible(RunContext const& run, int32_t request, int32_t kv_len, int32_t q_idx) {
+  int32_t const* const explicit_len = run.call.visible_len == nullptr ? nullptr : run.call.visible_len + static_cast<int64_t>(request) * run.call.q_tokens;
+  return core::num_visible(kv_len, run.call.q_tokens, q_idx, run.problem.causal, explicit_len);
+}
+
+/// Element `row` of a tensor of 2- or 4-byte numbers.
+char const* row_pointer(void const* base, core::RowStrides const& strides, int64_t batch, int64_t token, int64_t head, size_t bytes) {
+  return static_cast<char const*>(base) + (batch * strides.batch + token * strides.token + head * strides.head) * static_cast<int64_t>(bytes);
+}
+
+struct RowRange {
+  int32_t first, last;  // rows of a request: q_idx * h_q + head
+};
+RowRange tile_row_range(RunContext const& run, int32_t row_tile) {
+  int64_t const first = static_cast<int64_t>(row_tile) * run.shape.tile_rows;
+  int64_t const last = std::min<int64_t>(first + run.shape.tile_rows, static_cast<int64_t>(run.call.q_tokens) * run.problem.h_q);
+  return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
+}
+
+/// Weight that turns an unnormalised row into the output; the sink joins the denominator.
+double row_factor(double row_max_log2, double row_sum, double sink) { return row_sum == 0 ? 0.0 : 1.0 / (row_sum + std::exp2(sink - row_max_log2)); }
+
+float user_lse(core::Problem const& problem, double lse_log2) {
+  if (lse_log2 == -kInfinity) return problem.empty_row == FLASHMLA_EMPTY_LSE_PLUS_INF ? kInfinity : -kInfinity;
+  return static_cast<float>(problem.lse_base == FLASHMLA_LSE_BASE_2 ? lse_log2 : lse_log2 * std::numbers::ln2);
+}
+
+void write_lse(RunContext const& run, int32_t request, int32_t row, double lse_log2) {
+  if (run.call.lse == nullptr) return;
+  core::RowStrides const& s = run.call.lse_stride;
+  int64_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
+  run.call.lse[request * s.batch + q_idx * s.token + head * s.head] = user_lse(run.problem, lse_log2);
+}
+
+void* out_row(RunContext const& run, int32_t request, int32_t row) {
+  size_t const bytes = core::dtype_bytes(run.problem.out_dtype);
+  return const_cast<char*>(row_pointer(run.call.out, run.call.out_stride, request, row / run.problem.h_q, row % run.problem.h_q, bytes));
+}
+
+/// Partial results of one (worker, split).
+struct PartialSlot {
+  float* lse;  // [tile_rows], log2 domain, -inf: empty
+  float* out;  // [tile_rows, v_dim], normalised
+};
+PartialSlot partial(RunContext const& run, int32_t worker, int32_t split) {
+  char* const base = static_cast<char*>(run.workspace);
+  int64_t const slot = core::partial_slot(worker, split), rows = run.shape.tile_rows;
+  return {reinterpret_cast<float*>(base + core::workspace_lse_offset()) + slot * rows,
+          reinterpret_cast<float*>(base + core::workspace_out_offset(run.shape)) + slot * rows * run.problem.format->v_dim};
+}
+
+PagedKeys paged_keys(RunContext const& run, int32_t request, int32_t kv_head) {
+  core::DecodeCall const& call = run.call;
+  constexpr int64_t kBytes = 2;
+  PagedKeys keys{};
+  keys.latent = static_cast<char const*>(call.ckv) + kv_head * call.ckv_head_stride * kBytes;
+  keys.rope = static_cast<char const*>(call.kpe) + kv_head * call.kpe_head_stride * kBytes;
+  keys.latent_page_bytes = call.ckv_page_stride * kBytes;
+  keys.latent_token_bytes = call.ckv_token_stride * kBytes;
+  keys.rope_page_bytes = call.kpe_page_stride * kBytes;
+  keys.rope_token_bytes = call.kpe_token_stride * kBytes;
+  keys.page_table = call.page_table + request * call.page_table_stride;
+  keys.num_pages = call.num_pages;
+  keys.page_tokens = run.problem.page_tokens;
+  keys.storage = storage_of(run.problem.format->dtype);
+  return keys;
+}
+
+/// Fills in the rows of one KV head and returns their number; `limit` gets the keys that each sees.
+int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_len, int32_t kv_head, WorkerMemory& memory) {
+  RowRange const range = tile_row_range(run, part.row_tile);
+  int32_t const heads_per_kv = run.problem.h_q / run.problem.h_kv;
+  bool const no_scale = run.problem.scale == 0;
+  int32_t count = 0;
+  for (int32_t row = range.first; row < range.last; ++row) {
+    int32_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
+    if (head / heads_per_kv != kv_head) continue;
+    memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, 2);
+    memory.q_pe[count] = no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, 2);
+    memory.row_idx[count] = row;
+    memory.limit[count] = visible(run, part.request, kv_len, q_idx);
+    ++count;
+  }
+  for (int32_t pad = count; pad % kBlockRows != 0; ++pad) memory.limit[pad] = 0;
+  return count;
+}
+
+/// Where the finished rows go, and with which factor.
+void write_rows(RunContext const& run, core::Part const& part, int32_t worker, int32_t num_rows, WorkerMemory& memory) {
+  int32_t const first_row = tile_row_range(run, part.row_tile).first;
+  PartialSlot const slot = part.is_whole ? PartialSlot{} : partial(run, worker, part.split);
+  for (int32_t i = 0; i < num_rows; ++i) {
+    int32_t const row = memory.row_idx[i];
+    double const row_max = memory.scratch.row_max[i], row_sum = memory.scratch.row_sum[i];
+    double const lse_log2 = row_sum == 0 ? -kInfinity : row_max + std::log2(row_sum);
+    if (part.is_whole) {
+      memory.out[i] = out_row(run, part.request, row);
+      memory.factor[i] = static_cast<float>(row_factor(row_max, row_sum, sink_log2(run.call.sink, row % run.problem.h_q)));
+      write_lse(run, part.request, row, lse_log2);
+    } else {
+      memory.out[i] = slot.out + static_cast<int64_t>(row - first_row) * run.problem.format->v_dim;
+      memory.factor[i] = static_cast<float>(row_factor(row_max, row_sum, sink_log2(nullptr, 0)));
+      slot.lse[row - first_row] = static_cast<float>(lse_log2);
+    }
+  }
+  Storage const storage = part.is_whole ? storage_of(run.problem.out_dtype) : Storage::kFp32;
+  run.kernels.emit({num_rows, run.problem.format->v_dim, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
+}
+
+void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int32_t worker, WorkerMemory& memory) {
+  core::KvFormat const& format = *run.problem.format;
+  for (int32_t kv_head = 0; kv_head < run.problem.h_kv; ++kv_head) {
+    int32_t const num_rows = gather_rows(run, part, kv_len, kv_head, memory);
+    if (num_rows == 0) continue;
+    int32_t const farthest = *std::max_element(memory.limit, memory.limit + num_rows);
+    int32_t const last_token = std::min(part.last_token, farthest);
+    if (part.first_token < last_token) {
+      PartTask task{};
+      task.num_rows = num_rows;
+      task.num_blocks = (num_rows + kBlockRows - 1) / kBlockRows;
+      task.latent = format.latent;
+      task.rope = format.rope;
+      task.v_dim = format.v_dim;
+      task.first_token = part.first_token;
+      task.last_token = last_token;
+      task.scale_log2 = run.problem.scale == 0 ? 1.0f : static_cast<float>(run.problem.scale * std::numbers::log2e);
+      task.q_storage = storage_of(run.problem.q_dtype);
+      task.q_nope = memory.q_nope;
+      task.q_pe = memory.q_pe;
+      task.limit = memory.limit;
+      task.keys = paged_keys(run, part.request, kv_head);
+      task.scratch = memory.scratch;
+      task.fault = memory.fault;
+      bool const had_fault = memory.fault->found;
+      run.kernels.decode_part(task);
+      if (!had_fault) *memory.fault_request = part.request;
+    } else {
+      std::fill_n(memory.scratch.row_sum, num_rows, 0.0f);
+    }
+    write_rows(run, part, worker, num_rows, memory);
+  }
+}
+
+/// One row of an item that several workers shared. Its splits lie one worker apart.
+void merge_split_row(RunContext const& run, core::SplitItem const& item, int32_t row) {
+  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first, v_dim = run.problem.format->v_dim, head = row % run.problem.h_q;
+  auto const split = [&](int64_t s) {
+    PartialSlot const slot = partial(run, item.first_worker + static_cast<int32_t>(s), static_cast<int32_t>(s));
+    return PartialRow{slot.lse[in_tile], slot.out + static_cast<int64_t>(in_tile) * v_dim};
+  };
+  MergedRow const target{out_row(run, item.request, row), storage_of(run.problem.out_dtype), v_dim, sink_log2(run.call.sink, head)};
+  write_lse(run, item.request, row, merge_row(run.kernels, item.num_splits, Storage::kFp32, split, target));
+}
+
+}  // namespace
+
+flashmla_fault check_lengths(RunContext const& run) {
+  for (int32_t r = 0; r < run.call.batch; ++r) {
+    int32_t const given = run.call.kv_len[r], kv_len = request_length(run, r);
+    if (given != kv_len || (run.problem.max_kv_len > 0 && given > run.problem.max_kv_len)) return {FLASHMLA_FAULT_KV_LEN, r, 0, given, {}};
+    if (run.call.visible_len == nullptr) continue;
+    int32_t const* const seen = run.call.visible_len + static_cast<int64_t>(r) * run.call.q_tokens;
+    for (int32_t i = 0; i < run.call.q_tokens; ++i)
+      if (seen[i] < 0 || seen[i] > kv_len) return {FLASHMLA_FAULT_VISIBLE_LEN, r, i, seen[i], {}};
+  }
+  return {};
+}
+
+void run_worker(RunContext const& run, int32_t worker) {
+  WorkerMemory memory = run.layout.worker(run.workspace, worker);
+  *memory.fault = {false, 0, 0};
+  for (core::PartWalk walk(run.schedule, worker); walk.has_item(); walk.advance()) {
+    int32_t const kv_len = request_length(run, walk.request());
+    run_part(run, walk.part(kv_len), kv_len, worker, memory);
+  }
+}
+
+flashmla_fault worker_fault(RunContext const& run, int32_t worker) {
+  WorkerMemory const memory = run.layout.worker(run.workspace, worker);
+  if (!memory.fault->found) return {};
+  return {FLASHMLA_FAULT_PAGE_ID, *memory.fault_request, memory.fault->position, memory.fault->value, {}};
+}
+
+int32_t num_merge_tasks(RunContext const& run) {
+  return run.schedule.header->num_split_items * static_cast<int32_t>(core::ceil_div(run.shape.tile_rows, kMergeRows));
+}
+
+void run_merge_task(RunContext const& run, int32_t task) {
+  int32_t const tasks_per_item = static_cast<int32_t>(core::ceil_div(run.shape.tile_rows, kMergeRows));
+  core::SplitItem const item = run.schedule.splits[task / tasks_per_item];
+  RowRange const range = tile_row_range(run, item.row_tile);
+  int32_t const begin = range.first + task % tasks_per_item * kMergeRows, end = std::min(begin + kMergeRows, range.last);
+  for (int32_t row = begin; row < end; ++row) merge_split_row(run, item, row);
+}
+
+}  // namespace flashmla::cpu

@@ -1,0 +1,88 @@
+// Online softmax of a block: 16 rows along the lanes, tokens one after another, nothing reduced across lanes.
+#pragma once
+
+#include "cpu/generic/pages.hpp"
+
+namespace flashmla::cpu {
+
+template <class Isa>
+struct Softmax {
+  using Rows = typename Isa::Rows;
+
+  /// Below every score, yet finite: -inf - -inf would be NaN in rows that have seen nothing.
+  static constexpr float kNothingSeen = -0x1.fffffep127f;
+
+  static void begin(PartTask const& task) {
+    for (int block = 0; block < task.num_blocks; ++block) {
+      Isa::store(task.scratch.row_max + block * kBlockRows, Isa::set1(kNothingSeen));
+      Isa::store(task.scratch.row_sum + block * kBlockRows, Isa::set1(0.0f));
+    }
+  }
+
+  /// Scores that nobody may see become -inf: tokens beyond a row's limit and tokens of pages that do not exist.
+  static void mask(PartTask const& task, Tile const& tile, int block) {
+    int32_t const* limit = task.limit + block * kBlockRows;
+    int32_t const end = tile.first_token + tile.num_groups * kGroupTokens;
+    bool all_seen = end <= task.last_token;
+    for (int r = 0; r < kBlockRows; ++r) all_seen = all_seen && (limit[r] >= end || block * kBlockRows + r >= task.num_rows);
+    float* scores = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    for (int g = 0; g < tile.num_groups; ++g) {
+      uint32_t const missing = tile.groups[g].missing;
+      if (all_seen && missing == 0) continue;
+      for (int t = 0; t < kGroupTokens; ++t) {
+        int32_t const token = tile.first_token + g * kGroupTokens + t;
+        bool const nobody = (missing >> t & 1u) != 0 || token >= task.last_token;
+        float* const s = scores + (g * kGroupTokens + t) * kBlockRows;
+        Isa::store(s, nobody ? Isa::set1(-__builtin_inff()) : Isa::mask_token(Isa::load(s), limit, token));
+      }
+    }
+  }
+
+  /// Raises row_max of a block to that of this tile and returns what older sums and outputs are worth now.
+  static Rows raise_max(PartTask const& task, Tile const& tile, int block) {
+    float const* scores = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    float* const row_max = task.scratch.row_max + block * kBlockRows;
+    Rows best = Isa::load(scores), other = Isa::load(scores + kBlockRows);
+    for (int t = 2; t < tile.num_groups * kGroupTokens; t += 2) {
+      best = Isa::max(best, Isa::load(scores + t * kBlockRows));
+      other = Isa::max(other, Isa::load(scores + (t + 1) * kBlockRows));
+    }
+    Rows const before = Isa::load(row_max);
+    Rows const after = Isa::max(Isa::mul(Isa::max(best, other), Isa::set1(task.scale_log2)), before);
+    Isa::store(row_max, after);
+    Rows const alpha = Isa::exp2(Isa::sub(before, after));
+    Isa::store(task.scratch.alpha + block * kBlockRows, alpha);
+    return alpha;
+  }
+
+  static Rows probability(float const* score, Rows const& scale, Rows const& row_max) {
+    return Isa::exp2(Isa::sub(Isa::mul(Isa::load(score), scale), row_max));
+  }
+
+  /// Scores of a tile into probabilities: float32 in place, or BF16 pairs of tokens when kPairs.
+  template <bool kPairs>
+  static void run(PartTask const& task, Tile const& tile, int block) {
+    mask(task, tile, block);
+    Rows const alpha = raise_max(task, tile, block);
+    Rows const row_max = Isa::load(task.scratch.row_max + block * kBlockRows), scale = Isa::set1(task.scale_log2);
+    float* const scores = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    uint16_t* const pairs = task.scratch.pairs + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    Rows even = Isa::set1(0.0f), odd = Isa::set1(0.0f);
+    for (int t = 0; t < tile.num_groups * kGroupTokens; t += 2) {
+      Rows const first = probability(scores + t * kBlockRows, scale, row_max);
+      Rows const second = probability(scores + (t + 1) * kBlockRows, scale, row_max);
+      even = Isa::add(even, first);
+      odd = Isa::add(odd, second);
+      if constexpr (kPairs) {
+        Isa::store_pairs(pairs + t * kBlockRows, first, second);
+      } else {
+        Isa::store(scores + t * kBlockRows, first);
+        Isa::store(scores + (t + 1) * kBlockRows, second);
+      }
+    }
+    float* const row_sum = task.scratch.row_sum + block * kBlockRows;
+    Isa::store(row_sum, Isa::add(Isa::mul(Isa::load(row_sum), alpha), Isa::add(even, odd)));
+  }
+};
+
+}  // namespace flashmla::cpu

@@ -1,0 +1,89 @@
+// What the backend hands to a kernel: plain data, so that nothing here is compiled twice for two instruction sets.
+//
+// A *block* is 16 rows (query heads), a *group* 16 tokens, a *tile* kTileTokens tokens. All numbers of a block lie with
+// the row fastest, [..][16]: the lanes of a vector.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace flashmla::cpu {
+
+inline constexpr int kBlockRows = 16;
+inline constexpr int kGroupTokens = 16;
+inline constexpr int kTileTokens = 64;
+inline constexpr int kTileGroups = kTileTokens / kGroupTokens;
+inline constexpr int kPanelPad = 16;  // floats after a widened token, so that tokens do not share cache sets
+
+enum class Storage : int32_t { kBf16, kFp16, kFp32 };
+
+/// One KV head of the paged cache, seen by one request. Strides in bytes.
+struct PagedKeys {
+  char const* latent;  // [num_pages, page_tokens, latent]
+  char const* rope;    // [num_pages, page_tokens, rope]
+  int64_t latent_page_bytes, latent_token_bytes;
+  int64_t rope_page_bytes, rope_token_bytes;
+  int32_t const* page_table;  // this request's row; entries beyond its length are junk
+  int64_t num_pages;
+  int32_t page_tokens;
+  Storage storage;  // kBf16 or kFp16
+};
+
+/// Working memory of one worker, for at most max_blocks blocks. 64-byte aligned.
+struct Scratch {
+  float* acc;        // [blocks][v_dim][16] unnormalised output
+  char* queries;     // packed: float32 [blocks][qk_dim][16], or BF16 pairs [blocks][qk_dim / 2][16][2]
+  float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
+  uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
+  char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [v_dim / 16][kTileTokens / 2][16][2]
+  uint16_t* staged;  // [kTileTokens][qk_dim] tokens that can't be used in place
+  float* row_max;    // [blocks][16], log2 domain
+  float* row_sum;    // [blocks][16]
+  float* alpha;      // [blocks][16] what the last tile scales acc by
+};
+
+/// A page id outside the cache, met at entry `position` of the table.
+struct PageFault {
+  bool found;
+  int32_t position, value;
+};
+
+/// Attention of one part: rows of one KV head over a range of tokens.
+struct PartTask {
+  int32_t num_rows, num_blocks;
+  int32_t latent, rope, v_dim;
+  int32_t first_token, last_token;  // first_token is a multiple of kTileTokens
+  float scale_log2;                 // softmax scale * log2(e)
+  Storage q_storage;
+  void const* const* q_nope;  // [num_rows] -> [latent]
+  void const* const* q_pe;    // [num_rows] -> [rope]
+  int32_t const* limit;       // [num_blocks][16] keys a row sees; 0 for rows that pad a block
+  PagedKeys keys;
+  Scratch scratch;
+  PageFault* fault;
+};
+
+/// Rows out of an accumulator: out[row] = factor[row] * acc[..][row].
+struct EmitTask {
+  int32_t num_rows, v_dim;
+  float const* acc;      // [num_blocks][v_dim][16]
+  float const* factor;   // [num_rows]; 0 writes zeros whatever acc holds
+  void* const* out;      // [num_rows] -> [v_dim]
+  Storage storage;
+  float* row;            // [v_dim] working memory
+};
+
+/// The entry points of one instruction set.
+struct Kernels {
+  bool has_bf16_dot;  // BF16 parts use pairs in scratch, others float32
+  void (*decode_part)(PartTask const&);
+  void (*emit)(EmitTask const&);
+  void (*add_row)(float* sum, void const* in, Storage storage, float weight, int32_t n);  // sum[n] += weight * in[n]
+  void (*store_row)(void* out, Storage storage, float const* row, int32_t n);
+};
+
+extern Kernels const kPortableKernels;
+extern Kernels const kAvx2Kernels;
+extern Kernels const kAvx512Bf16Kernels;
+
+}  // namespace flashmla::cpu

@@ -1,0 +1,118 @@
+// The vocabulary on AVX2 + FMA + F16C: 16 rows are two 8-lane vectors. See scalar.hpp for what each function means.
+#pragma once
+
+#include "cpu/isa/scalar.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+
+namespace flashmla::cpu {
+
+struct Avx2 {
+  static constexpr bool kHasBf16Dot = false;
+
+  struct Rows {
+    __m256 low, high;
+  };
+
+  static Rows load(float const* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static void store(float* p, Rows const& r) {
+    _mm256_storeu_ps(p, r.low);
+    _mm256_storeu_ps(p + 8, r.high);
+  }
+  static Rows set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static Rows mul(Rows const& a, Rows const& b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+  static Rows add(Rows const& a, Rows const& b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+  static Rows sub(Rows const& a, Rows const& b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+  static Rows max(Rows const& a, Rows const& b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+  static Rows exp2(Rows const& x) { return {exp2_half(x.low), exp2_half(x.high)}; }
+  static Rows mask_token(Rows const& x, int32_t const* limit, int32_t token) {
+    return {mask_half(x.low, limit, token), mask_half(x.high, limit + 8, token)};
+  }
+
+  static void widen_bf16(float* out, uint16_t const* in, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+      __m256i const bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<__m128i const*>(in + i))), 16);
+      _mm256_storeu_ps(out + i, _mm256_castsi256_ps(bits));
+    }
+    Scalar::widen_bf16(out + i, in + i, n - i);
+  }
+  static void widen_fp16(float* out, uint16_t const* in, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(in + i))));
+    Scalar::widen_fp16(out + i, in + i, n - i);
+  }
+  static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
+  static void narrow_fp16(uint16_t* out, float const* in, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    Scalar::narrow_fp16(out + i, in + i, n - i);
+  }
+  static void accumulate(float* out, float const* in, float weight, int n) {
+    __m256 const w = _mm256_set1_ps(weight);
+    int i = 0;
+    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_fmadd_ps(w, _mm256_loadu_ps(in + i), _mm256_loadu_ps(out + i)));
+    Scalar::accumulate(out + i, in + i, weight, n - i);
+  }
+  static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
+
+  /// 16 registers hold 6 x 2 accumulators, two vectors of a and one broadcast: 16 = 6 + 5 + 5.
+  static void tile_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+    strip_fma<6>(c, alpha, a, num_k, b, n_stride, k_stride);
+    strip_fma<5>(c + 6 * 16, alpha, a, num_k, b + 6 * n_stride, n_stride, k_stride);
+    strip_fma<5>(c + 11 * 16, alpha, a, num_k, b + 11 * n_stride, n_stride, k_stride);
+  }
+
+ private:
+  template <int kCount>
+  static void strip_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+    __m256 low[kCount], high[kCount];
+#pragma GCC unroll 6
+    for (int n = 0; n < kCount; ++n) {
+      low[n] = alpha == nullptr ? _mm256_setzero_ps() : _mm256_mul_ps(_mm256_loadu_ps(c + n * 16), _mm256_loadu_ps(alpha));
+      high[n] = alpha == nullptr ? _mm256_setzero_ps() : _mm256_mul_ps(_mm256_loadu_ps(c + n * 16 + 8), _mm256_loadu_ps(alpha + 8));
+    }
+    float const* b3 = b + 3 * n_stride;
+    for (int k = 0; k < num_k; ++k, a += 16, b += k_stride, b3 += k_stride) {
+      __m256 const a_low = _mm256_loadu_ps(a), a_high = _mm256_loadu_ps(a + 8);
+#pragma GCC unroll 6
+      for (int n = 0; n < kCount; ++n) {
+        __m256 const x = _mm256_broadcast_ss(n < 3 ? b + n * n_stride : b3 + (n - 3) * n_stride);
+        low[n] = _mm256_fmadd_ps(a_low, x, low[n]);
+        high[n] = _mm256_fmadd_ps(a_high, x, high[n]);
+      }
+    }
+#pragma GCC unroll 6
+    for (int n = 0; n < kCount; ++n) {
+      _mm256_storeu_ps(c + n * 16, low[n]);
+      _mm256_storeu_ps(c + n * 16 + 8, high[n]);
+    }
+  }
+  static __m256 exp2_half(__m256 x) {
+    __m256 const clamped = _mm256_max_ps(x, _mm256_set1_ps(-127.0f));
+    __m256 const whole = _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 const f = _mm256_sub_ps(clamped, whole);
+    __m256 p = _mm256_set1_ps(Scalar::kExp2[5]);
+    for (int k = 4; k >= 0; --k) p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(Scalar::kExp2[k]));
+    __m256i const exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(exponent));
+  }
+  static __m256 mask_half(__m256 x, int32_t const* limit, int32_t token) {
+    __m256i const seen = _mm256_cmpgt_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(limit)), _mm256_set1_epi32(token));
+    return _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), x, _mm256_castsi256_ps(seen));
+  }
+};
+
+}  // namespace flashmla::cpu
+
+#pragma GCC pop_options
+#else
+namespace flashmla::cpu {
+/// Elsewhere the row exists, so that the table is the same everywhere, and detection says that it is not usable.
+struct Avx2 : Scalar {};
+}  // namespace flashmla::cpu
+#endif

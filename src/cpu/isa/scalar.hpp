@@ -1,0 +1,170 @@
+// The vocabulary of an instruction set, in its portable form: what src/cpu/generic is written in.
+//
+// `Rows` holds one number for each of the 16 rows (query heads) of a block: heads lie along the SIMD lanes, so that a
+// softmax over tokens never reduces across lanes. Every set has the same functions; this one uses plain 4-wide vectors
+// that any target has, and no fused multiply-add. A *tile* is 16 x 16 float32, c[n][row].
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+namespace flashmla::cpu {
+
+struct Scalar {
+  static constexpr bool kHasBf16Dot = false;
+
+  typedef float Quad __attribute__((vector_size(16)));
+  struct Rows {
+    Quad part[4];
+  };
+
+  static Rows load(float const* p) {  // [16]
+    Rows r;
+    memcpy(&r, p, sizeof r);
+    return r;
+  }
+  static void store(float* p, Rows const& r) { memcpy(p, &r, sizeof r); }  // [16]
+  static Rows set1(float x) {
+    Quad const q = {x, x, x, x};
+    return {{q, q, q, q}};
+  }
+  static Rows mul(Rows const& a, Rows const& b) {
+    Rows r;
+    for (int i = 0; i < 4; ++i) r.part[i] = a.part[i] * b.part[i];
+    return r;
+  }
+  static Rows add(Rows const& a, Rows const& b) {
+    Rows r;
+    for (int i = 0; i < 4; ++i) r.part[i] = a.part[i] + b.part[i];
+    return r;
+  }
+  static Rows sub(Rows const& a, Rows const& b) {
+    Rows r;
+    for (int i = 0; i < 4; ++i) r.part[i] = a.part[i] - b.part[i];
+    return r;
+  }
+  static Rows max(Rows const& a, Rows const& b) {
+    Rows r;
+    for (int i = 0; i < 4; ++i) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+    return r;
+  }
+  /// 2^x for x <= 0, exactly 0 below -126.5; relative error 2e-7. A polynomial of the fraction in [-1/2, 1/2], then the
+  /// whole part into the exponent.
+  static Rows exp2(Rows const& x) {
+    alignas(16) float in[16], out[16];
+    store(in, x);
+    for (int i = 0; i < 16; ++i) {
+      float const clamped = in[i] > -127.0f ? in[i] : -127.0f;
+      float const whole = (clamped + kRoundToInteger) - kRoundToInteger;
+      float const f = clamped - whole;
+      float p = kExp2[5];
+      for (int k = 4; k >= 0; --k) p = p * f + kExp2[k];
+      uint32_t const bits = static_cast<uint32_t>(static_cast<int32_t>(whole) + 127) << 23;
+      float power;
+      memcpy(&power, &bits, sizeof power);
+      out[i] = p * power;
+    }
+    return load(out);
+  }
+  /// Rows that do not see `token` become -inf.
+  static Rows mask_token(Rows const& x, int32_t const* limit, int32_t token) {  // limit [16]
+    alignas(16) float value[16];
+    store(value, x);
+    for (int i = 0; i < 16; ++i) value[i] = token < limit[i] ? value[i] : -__builtin_inff();
+    return load(value);
+  }
+
+  static void widen_bf16(float* out, uint16_t const* in, int n) {
+    for (int i = 0; i < n; ++i) {
+      uint32_t const bits = static_cast<uint32_t>(in[i]) << 16;
+      memcpy(out + i, &bits, sizeof bits);
+    }
+  }
+  static void widen_fp16(float* out, uint16_t const* in, int n) {
+    for (int i = 0; i < n; ++i) out[i] = from_fp16(in[i]);
+  }
+  static void narrow_bf16(uint16_t* out, float const* in, int n) {
+    for (int i = 0; i < n; ++i) out[i] = to_bf16(in[i]);
+  }
+  static void narrow_fp16(uint16_t* out, float const* in, int n) {
+    for (int i = 0; i < n; ++i) out[i] = to_fp16(in[i]);
+  }
+  /// out[i] += weight * in[i]
+  static void accumulate(float* out, float const* in, float weight, int n) {
+    for (int i = 0; i < n; ++i) out[i] += weight * in[i];
+  }
+  static void prefetch(void const* p) { __builtin_prefetch(p, 0, 2); }
+
+  /// c[n][row] = c[n][row] * alpha[row] + sum over k of a[k][row] * b[n * n_stride + k * k_stride]; without alpha, c
+  /// starts from zero.
+  static void tile_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+    for (int n = 0; n < 16; n += 2) {
+      Quad acc[2][4] = {};
+      for (int i = 0; i < 2 && alpha != nullptr; ++i) {
+        Rows const scaled = mul(load(c + (n + i) * 16), load(alpha));
+        for (int j = 0; j < 4; ++j) acc[i][j] = scaled.part[j];
+      }
+      float const* b0 = b + n * n_stride;
+      float const* b1 = b0 + n_stride;
+      for (int k = 0; k < num_k; ++k, b0 += k_stride, b1 += k_stride) {
+        for (int j = 0; j < 4; ++j) {
+          Quad q;
+          memcpy(&q, a + k * 16 + j * 4, sizeof q);
+          acc[0][j] += q * *b0;
+          acc[1][j] += q * *b1;
+        }
+      }
+      memcpy(c + n * 16, acc, sizeof acc);
+    }
+  }
+
+  // Conversions of one number; the vector sets do the same in hardware.
+  static float from_fp16(uint16_t h) {
+    uint32_t const sign = static_cast<uint32_t>(h & 0x8000u) << 16;
+    uint32_t const magnitude = h & 0x7fffu;
+    float value;
+    if (magnitude >= 0x7c00u) {  // Inf, NaN
+      uint32_t const bits = sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13);
+      memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+    uint32_t const bits = magnitude << 13;
+    memcpy(&value, &bits, sizeof value);
+    value *= 0x1p112f;  // exponent bias 127 - 15; turns denormals into normals too
+    uint32_t signed_bits;
+    memcpy(&signed_bits, &value, sizeof value);
+    signed_bits |= sign;
+    memcpy(&value, &signed_bits, sizeof value);
+    return value;
+  }
+  static uint16_t to_bf16(float x) {  // to nearest even
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  }
+  static uint16_t to_fp16(float x) {  // to nearest even
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t const sign = bits >> 16 & 0x8000u;
+    uint32_t const magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));
+    if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to Inf
+    if (magnitude < 0x38800000u) {                                              // denormal: let the adder round it
+      float value;
+      memcpy(&value, &magnitude, sizeof value);
+      value += 0.5f;
+      uint32_t rounded;
+      memcpy(&rounded, &value, sizeof rounded);
+      return static_cast<uint16_t>(sign | (rounded - 0x3f000000u));
+    }
+    return static_cast<uint16_t>(sign | ((magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13));
+  }
+
+  static constexpr float kRoundToInteger = 0x1.8p23f;  // adding it leaves no fraction bits
+  // 2^f on [-1/2, 1/2] at the Chebyshev nodes of degree 5
+  static constexpr float kExp2[6] = {1.0000000754548972f, 0.6931471880262324f, 0.24022107485308009f, 0.05550357114213535f, 0.00967603191832621f, 0.0013390863366433998f};
+};
+
+}  // namespace flashmla::cpu

@@ -1,0 +1,41 @@
+// The CPU's share of a workspace: behind core's header and partial results, one working memory for each worker.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/planner.hpp"
+#include "core/problem.hpp"
+#include "cpu/generic/tasks.hpp"
+
+namespace flashmla::cpu {
+
+/// Typed pointers into a worker's memory. `blocks` below: of the rows of one KV head in a row tile.
+struct WorkerMemory {
+  Scratch scratch;
+  void const** q_nope;  // [rows]
+  void const** q_pe;    // [rows]
+  void** out;           // [rows]
+  int32_t* row_idx;     // [rows] index inside the row tile
+  int32_t* limit;       // [blocks][16]
+  float* factor;        // [rows]
+  float* row;           // [v_dim]
+  PageFault* fault;
+  int32_t* fault_request;
+};
+
+class WorkerLayout {
+ public:
+  WorkerLayout(core::Problem const& problem, core::PlanShape const& shape);
+
+  [[nodiscard]] size_t workspace_bytes() const { return first_worker_ + static_cast<size_t>(max_workers_) * worker_bytes_; }
+  [[nodiscard]] WorkerMemory worker(void* workspace, int32_t worker) const;
+
+ private:
+  [[nodiscard]] WorkerMemory carve(char* base, size_t* bytes) const;
+
+  int32_t qk_dim_, v_dim_, max_rows_, max_workers_;
+  size_t first_worker_, worker_bytes_ = 0;
+};
+
+}  // namespace flashmla::cpu
