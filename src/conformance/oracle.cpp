@@ -5,6 +5,8 @@
 #include <thread>
 #include <vector>
 
+#include "reference/scalar.hpp"
+
 namespace flashmla::conformance {
 namespace {
 
@@ -41,5 +43,7 @@ class ReferenceOracle final : public Oracle {
 }  // namespace
 
 std::unique_ptr<Oracle> make_reference_oracle(int num_threads) { return std::make_unique<ReferenceOracle>(num_threads); }
+
+double load_number(flashmla_dtype dtype, void const* data, int64_t index) { return reference::load(dtype, data, index); }
 
 }  // namespace flashmla::conformance

@@ -27,4 +27,7 @@ class Oracle {
 /// The reference over `num_threads` threads (0: every core).
 std::unique_ptr<Oracle> make_reference_oracle(int num_threads = 0);
 
+/// Element `index` of an array of BF16, FP16 or FP32, for callers who judge rows of their own.
+double load_number(flashmla_dtype dtype, void const* data, int64_t index);
+
 }  // namespace flashmla::conformance

@@ -1,0 +1,40 @@
+// What every kind of check has in common: where it runs, how it ends.
+#pragma once
+
+#include <flashmla/flashmla.h>
+
+#include <string>
+
+#include "conformance/device_memory.hpp"
+#include "conformance/oracle.hpp"
+
+namespace flashmla::conformance {
+
+enum class Status { kPassed, kFailed, kSkipped };
+
+struct Outcome {
+  Status status = Status::kPassed;
+  std::string text;    // failed: what is wrong; skipped: the library's message
+  double out_l2 = 0;   // relative L2 error of out
+  double lse_abs = 0;  // worst absolute error of lse
+};
+
+/// The machine under test.
+struct Bench {
+  flashmla_target target;
+  DeviceMemory& memory;
+  Oracle& oracle;
+};
+
+inline Outcome failed(std::string text) { return {Status::kFailed, std::move(text)}; }
+inline Outcome skipped(std::string text) { return {Status::kSkipped, std::move(text)}; }
+
+/// How a check ends when a call of the library did not succeed: skipped if it is unsupported, else failed. `FLASHMLA_OK`
+/// must not come here.
+Outcome refused(char const* call, flashmla_status status);
+
+/// Fault records as text, and whether two name the same fault.
+std::string text_of(flashmla_fault const& fault);
+bool same(flashmla_fault const& a, flashmla_fault const& b);
+
+}  // namespace flashmla::conformance

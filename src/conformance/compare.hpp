@@ -1,0 +1,43 @@
+// When two results are equal enough, and what to say when they are not.
+//
+// The element check is upstream's: infinities and NaN stand in the same places; an element passes if its absolute or its
+// relative error is within bounds; and the whole tensor has a small cosine difference. Ours adds a bound on the relative
+// L2 error, which a wrong but small contribution cannot slip through.
+#pragma once
+
+#include <flashmla/flashmla.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+
+namespace flashmla::conformance {
+
+struct Tolerance {
+  double abs, rel;    // of an element; either suffices
+  double cosine;      // 1 - 2 sum(a r) / sum(a^2 + r^2)
+  double l2;          // |a - r| / |r|, both over the whole tensor
+  double always_abs;  // of an element, whatever `rel` says
+};
+
+/// For `out`, given the dtypes of q and of out; the coarser one rules. On a CPU with vdpbf16ps denormal numbers count as
+/// zero, which is far below every bound here.
+Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype);
+Tolerance lse_tolerance(flashmla_device_kind device);
+
+struct Comparison {
+  bool ok = true;
+  std::string text;  // what is wrong: how many elements, the first one's coordinate and values, the worst, the sums
+  double worst_abs = 0;
+  double relative_l2 = 0;
+};
+
+/// `coordinate` names element i, e.g. "out[0, 3, 17, 511]".
+Comparison compare(std::span<double const> actual, std::span<double const> expected, Tolerance const& tolerance,
+                   std::function<std::string(size_t)> const& coordinate);
+
+/// Index of the first byte that differs, or -1.
+int64_t first_difference(std::span<std::byte const> a, std::span<std::byte const> b);
+
+}  // namespace flashmla::conformance

@@ -1,0 +1,60 @@
+// The tensors of one case: made, poisoned, passed to the library as views and to the oracle as a core::DecodeCall.
+//
+// The call for the oracle is built from the case here, not by core's validation, which is part of what is tested.
+#pragma once
+
+#include <string>
+
+#include "conformance/buffer.hpp"
+#include "conformance/decode_case.hpp"
+#include "conformance/random.hpp"
+#include "core/calls.hpp"
+
+namespace flashmla::conformance {
+
+class DecodeInputs {
+ public:
+  DecodeInputs(DecodeCase const& c, DeviceMemory& memory);
+
+  [[nodiscard]] flashmla_lengths schedule_lengths() const;
+  [[nodiscard]] flashmla_decode_args args() const;
+
+  /// The same call with pointers of the device or of the host.
+  [[nodiscard]] core::DecodeCall device_call() const;
+  [[nodiscard]] core::DecodeCall host_call() const;
+
+  void poison_outputs();
+  void download_outputs();
+  /// After a download: the padding of `out` and all guards are as they were; else what was overwritten.
+  [[nodiscard]] std::string overwritten() const;
+
+  [[nodiscard]] Buffer const& out() const { return out_; }
+  [[nodiscard]] Buffer const& lse() const { return lse_; }
+
+ private:
+  void make_lengths(Random& random);
+  void make_page_table(Random& random);
+  void make_queries(Random& random);
+  void make_cache(Random& random);
+  void make_outputs();
+  void fill_page(Random& random, int32_t page, int32_t num_tokens);
+  [[nodiscard]] flashmla_lengths lengths_of(Buffer const& buffer) const;
+  [[nodiscard]] core::DecodeCall call(bool on_host) const;
+  [[nodiscard]] int32_t capacity_clamped(int32_t kv_len) const;
+
+  DecodeCase const& case_;
+  DeviceMemory& memory_;
+  flashmla_dtype dtype_;  // of q and the cache
+  flashmla_dtype out_dtype_;
+  int64_t num_pages_ = 0, table_pages_ = 0, table_stride_ = 0;
+  int64_t q_offset_ = 0, cache_offset_ = 0;  // elements in front of the first one
+  core::RowStrides q_stride_{}, q_pe_stride_{}, out_stride_{}, lse_stride_{};
+  core::RowStrides ckv_stride_{}, kpe_stride_{};  // (page, token, head)
+  Buffer q_, q_pe_, ckv_, kpe_, page_table_, kv_len_, schedule_len_, visible_len_, sink_, out_, lse_;
+};
+
+/// The problem of a case, as the library gets it and as the oracle does.
+flashmla_problem make_problem(DecodeCase const& c);
+core::Problem make_core_problem(DecodeCase const& c);
+
+}  // namespace flashmla::conformance
