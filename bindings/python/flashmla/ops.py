@@ -1,0 +1,71 @@
+"""Stand-alone operations: the merge of partial results, and appending new tokens to a paged cache."""
+import ctypes
+
+from flashmla import _abi
+from flashmla._abi import DeviceKind, DType, EmptyRow, KvFormat, LseBase
+from flashmla._arrays import adapter_of, fill, parse_as_bf16
+from flashmla._errors import invalid, member
+from flashmla._library import check, lib
+
+
+def _fill_all(operation, args, arrays, as_bf16):
+    """Fills the views of `args` from {name: array or None}; returns what must stay alive during the call."""
+    return [fill(getattr(args, name), array, (operation, name), as_bf16) for name, array in arrays.items() if array is not None]
+
+
+def _stream(adapter, like, stream):
+    from flashmla.plan import raw_stream
+
+    kind, index = adapter.device(like)
+    if kind == DeviceKind.CPU:
+        return None
+    return (adapter.stream(index) if stream is None else raw_stream("stream", stream)) or None
+
+
+def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=None, lse_base=LseBase.NATURAL,
+          empty_row=EmptyRow.PLUS_INF, stream=None, dtype=None):  # fmt: skip
+    """Enqueues: merges partial results of the same rows over disjoint keys. Returns (out, lse).
+
+    out = sum_i w_i out_i with w_i = exp(lse_i - lse). A part whose lse is +-inf is empty and has weight 0, whatever its numbers are.
+    partial_out: [num_parts, tokens, heads, d_v] bf16, fp16 or fp32, last stride 1. partial_lse: float32 [num_parts, tokens, heads].
+    sink: float32 [heads], natural log, applied once: here or in `run`. out: [tokens, heads, d_v] bf16, fp16 or fp32, new by default with
+    out_dtype (by default that of partial_out). lse: float32 [tokens, heads], new by default, False for none. lse_base: of partial_lse and
+    lse alike. empty_row: the lse of a row whose parts are all empty. dtype: "bf16" when bfloat16 arrives as uint16.
+    Outputs may not overlap anything else. Raises flashmla.Error.
+    """
+    args = _abi.MergeArgs(
+        lse_base=member("merge", "lse_base", lse_base, LseBase), empty_row=member("merge", "empty_row", empty_row, EmptyRow)
+    )
+    as_bf16 = parse_as_bf16("merge", dtype)
+    adapter = adapter_of(partial_out, ("merge", "partial_out"))
+    keep = _fill_all("merge", args, {"partial_out": partial_out, "partial_lse": partial_lse, "sink": sink}, as_bf16)
+    shape = tuple(args.partial_out.size[: args.partial_out.rank])
+    if len(shape) != 4:
+        raise invalid("merge", "partial_out", f"rank {len(shape)}", "rank 4: [num_parts, tokens, heads, d_v]")
+    if out is None:
+        element = args.partial_out.dtype if out_dtype is None else member("merge", "out_dtype", out_dtype, DType)
+        if element not in (DType.BF16, DType.FP16, DType.FP32):
+            raise invalid("merge", "out_dtype", DType(element).name.lower(), "bf16, fp16 or fp32")
+        out = adapter.empty(partial_out, shape[1:], DType(element), ("merge", "out"))
+    if lse is None:
+        lse = adapter.empty(partial_lse, shape[1:3], DType.FP32, ("merge", "lse"))
+    keep += _fill_all("merge", args, {"out": out, "lse": None if lse is False else lse}, as_bf16)
+    check(lib.flashmla_merge(ctypes.addressof(args), _stream(adapter, partial_out, stream)))
+    return out, None if lse is False else lse
+
+
+def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype=None):
+    """Enqueues: writes new tokens into their pages.
+
+    kv: [tokens, 576], last stride 1, or the pair (ckv [tokens, 512], kpe [tokens, 64]). cache: [num_pages, page_tokens, 576], or with
+    h_kv 1 before the last dimension. slot_mapping: int64 [tokens], slot = page * page_tokens + offset; -1 skips a token, any other slot
+    outside the cache is skipped and recorded. kv_format: a `KvFormat` or its name. fault: int32 [8] on the same device, zeroed, for
+    the first bad slot (see `Fault.read`). dtype: "bf16" when bfloat16 arrives as uint16. Raises flashmla.Error.
+    """
+    args = _abi.AppendArgs(kv_format=member("append", "kv_format", kv_format, KvFormat))
+    arrays = dict(zip(("ckv", "kpe"), kv)) if isinstance(kv, tuple) else {"kv": kv}
+    arrays |= {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
+    keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype))
+    adapter = adapter_of(cache, ("append", "cache"))
+    check(lib.flashmla_append(ctypes.addressof(args), _stream(adapter, cache, stream)))
+    del keep

@@ -1,0 +1,312 @@
+"""DecodePlan: attention of new tokens over a paged KV cache, planned once and run once a layer."""
+import contextlib
+import ctypes
+import sys
+import typing
+import weakref
+
+from flashmla import _abi
+from flashmla._abi import DeviceKind, DType, FaultCode, Isa, LseLayout
+from flashmla._arrays import HOST, Buffer, adapter_of, fill, parse_as_bf16
+from flashmla._errors import Error, invalid, member, whole_number
+from flashmla._library import check, lib
+from flashmla._problem import Problem
+from flashmla._scratch import owned_scratch
+
+
+class Part(typing.NamedTuple):
+    """A token range [first_token, last_token) of one request and row tile, computed by one worker; `split` of `num_splits`."""
+
+    worker: int
+    request: int
+    row_tile: int
+    first_token: int
+    last_token: int
+    split: int
+    num_splits: int
+
+
+class Fault(typing.NamedTuple):
+    """What a device found wrong in lengths or page ids; the values were masked, nothing outside an array was read."""
+
+    code: FaultCode
+    request: int
+    position: int
+    value: int
+
+    @classmethod
+    def read(cls, array):
+        """The fault in an int32 [8] array that `append(fault=...)` wrote (its copy on the host), or None."""
+        code, request, position, value = (int(x) for x in array.tolist()[:4])
+        return cls(FaultCode(code), request, position, value) if code else None
+
+
+class Schedule(Buffer):
+    """A step's schedule: made by `DecodePlan.new_schedule`, filled by `update`, read by `run`; one serves all layers of the step."""
+
+    __slots__ = ("rows", "capture")
+
+    def __init__(self, memory):
+        super().__init__(memory)
+        self.rows = None  # (batch, q_tokens) of the last update; None when the caller's own memory holds it
+        self.capture = 0  # the graph capture that fills it, or 0
+
+
+class DecodePlan:
+    """A problem bound to one device.
+
+    DecodePlan(h_q=16, kv_format="bf16_576", max_batch=8, device="cuda:0") takes the fields of `Problem` as keywords, or a Problem.
+    device: "cpu", "cuda", "cuda:N", a torch.device or a (DeviceKind, index) pair. isa ("auto", "portable", "avx2", "avx512_bf16") and
+    num_threads (0: every core of this process) are for the CPU; num_sms (0: all) limits the multiprocessors of a GPU.
+
+    Each step: `update(kv_len)` once, then `run(...)` once a layer. Both only enqueue on the current stream (the CPU is synchronous) and
+    may be captured into a CUDA graph and replayed with changed lengths and tables. The plan owns a schedule and a workspace a stream;
+    both may be given instead. A plan may be used from many threads; it must outlive the graphs that captured it.
+
+    Raises flashmla.Error: INVALID_ARGUMENT for what no device could do, UNSUPPORTED (with the nearest problem that is) for the rest.
+    """
+
+    def __init__(self, problem=None, *, device="cpu", isa=Isa.AUTO, num_threads=0, num_sms=0, **fields):
+        if problem is None:
+            problem = _problem_of(fields)
+        elif fields or not isinstance(problem, Problem):
+            raise invalid("plan_create", "problem", f"{problem!r} and {sorted(fields)}", "a flashmla.Problem, or its fields as keywords")
+        self.problem = problem
+        self.device = parse_device("plan_create", device)
+        target = _abi.Target(
+            isa=member("plan_create", "isa", isa, Isa),
+            num_threads=whole_number("plan_create", "num_threads", num_threads, 0, 2**31 - 1),
+            num_sms=whole_number("plan_create", "num_sms", num_sms, 0, 2**31 - 1),
+        )
+        target.device.kind, target.device.index = self.device
+        handle = ctypes.c_void_p()
+        c_problem = problem.to_abi()
+        check(lib.flashmla_plan_create(ctypes.byref(c_problem), ctypes.byref(target), ctypes.byref(handle)))
+        self.handle = handle.value
+        weakref.finalize(self, lib.flashmla_plan_destroy, self.handle)
+        self.schedule_bytes = lib.flashmla_plan_schedule_bytes(self.handle)
+        self.workspace_bytes = lib.flashmla_plan_workspace_bytes(self.handle)
+        self.scratch = owned_scratch(self.handle, self.workspace_bytes, self.device)
+        self._schedule = None
+        self._runner = None  # flashmla.torch.Runner, made when the first torch tensor arrives
+
+    def __repr__(self):
+        return f"DecodePlan({self.problem!r}, device={device_name(self.device)!r})"
+
+    def describe(self):
+        """Text for people: the kernel chosen, workers, tiles, shared memory, registers."""
+        size = lib.flashmla_plan_describe(self.handle, None, 0)
+        text = ctypes.create_string_buffer(size)
+        lib.flashmla_plan_describe(self.handle, text, size)
+        return text.value.decode("utf-8", "replace")
+
+    def parts(self, kv_len, q_tokens=None):
+        """The work split for lengths on the host (a sequence of ints, or an array on the CPU): a list of `Part`."""
+        lengths = kv_len.tolist() if hasattr(kv_len, "tolist") else list(kv_len)
+        lengths = [whole_number("plan_parts", f"kv_len[{i}]", n, -(2**31), 2**31 - 1) for i, n in enumerate(lengths)]
+        q_tokens = whole_number("plan_parts", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
+        values = (ctypes.c_int32 * len(lengths))(*lengths)
+        count, capacity = ctypes.c_int64(0), 0
+        while True:
+            room = (_abi.Part * capacity)()
+            count.value = capacity
+            status = lib.flashmla_plan_parts(self.handle, values, len(lengths), q_tokens, room, ctypes.byref(count))
+            if status != _abi.Status.INVALID_ARGUMENT or count.value <= capacity:
+                break
+            capacity = count.value
+        check(status)
+        return [Part(*(getattr(p, name) for name in Part._fields)) for p in room[: count.value]]
+
+    def new_schedule(self, like=None):
+        """Another schedule for this plan, on its device. `like`: any array of that device, whose framework allocates the memory."""
+        buffer = Buffer.make(self.schedule_bytes, self.device, like, ("new_schedule", "like"))
+        schedule = Schedule(buffer.memory)
+        ctypes.memmove(schedule.address, buffer.address, ctypes.sizeof(_abi.View))
+        return schedule
+
+    def update(self, kv_len, *, q_tokens=None, schedule=None, stream=None):
+        """Enqueues: makes the schedule of a step from its lengths.
+
+        kv_len: int32 [batch] on the plan's device, contiguous: tokens in the cache, the new ones among them. q_tokens: query tokens of
+        every request, by default max_q_tokens. schedule: a `Schedule`, or any 256-byte aligned array of `schedule_bytes` bytes on the
+        device; by default the plan's own. stream: a raw stream or stream object, by default the framework's current one.
+        A schedule for earlier lengths costs balance, not correctness; one for another batch or q_tokens is an error in `run`.
+        """
+        q_tokens = whole_number("plan_update", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
+        lengths = _abi.Lengths(q_tokens=q_tokens)
+        adapter = adapter_of(kv_len, ("plan_update", "kv_len"))
+        keep = adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False)
+        if schedule is None:
+            if self._schedule is None:
+                self._schedule = self.new_schedule(kv_len)
+            schedule = self._schedule
+        schedule = _as_schedule(schedule, "plan_update")
+        raw = self._stream(adapter, stream)
+        check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
+        schedule.rows = (lengths.kv_len.size[0], q_tokens)
+        del keep
+
+    def run(self, q, cache, page_table, kv_len, *, out=None, lse=None, visible_len=None, sink=None, schedule=None, workspace=None,
+            stream=None, dtype=None):  # fmt: skip
+        """Enqueues: attention of one layer. Returns (out, lse).
+
+        q: [batch, q_tokens, h_q, 576], any strides but the last, which is 1; or the pair (q_nope [.., 512], q_pe [.., 64]).
+        cache: [num_pages, page_tokens, h_kv, 576], h_kv left out when it is 1; or the pair (ckv [.., 512], kpe [.., 64]).
+        page_table: int32 [batch, max_pages], any row stride; entries past a length may hold anything. kv_len: int32 [batch].
+        out: [batch, q_tokens, h_q, 512] of out_dtype, last stride 1; new by default. lse: float32 in the plan's lse_layout; new by
+        default, False for none. Outputs may not overlap anything else. visible_len: int32 [batch * q_tokens], the keys that each query
+        token sees, instead of the causal rule. sink: float32 [h_q]: out *= exp(lse) / (exp(lse) + exp(sink)).
+        schedule, stream: as in `update`. workspace: an array of `workspace_bytes` bytes that `reset` has cleared; by default the
+        plan's own for the stream. dtype: "bf16" when bfloat16 arrives as uint16 (NumPy without ml_dtypes).
+        All arrays lie on the plan's device and must stay valid until the work has finished. Lengths and page ids out of range are
+        masked; `fault()` reports them.
+        """
+        schedule = self._schedule if schedule is None else _as_schedule(schedule, "decode")
+        if schedule is None:
+            raise invalid("decode", "schedule", "none", "update(kv_len) before the first run")
+        if workspace is not None:
+            workspace = Buffer.wrap(workspace, ("decode", "workspace"))
+        if visible_len is None and sink is None and dtype is None and stream is None:
+            runner = self._runner
+            if runner is None and type(q).__module__ == "torch":
+                runner = self.torch_runner()
+            if runner is not None:
+                result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out, lse)
+                if result is not None:
+                    return result
+        arrays = {"page_table": page_table, "lengths.kv_len": kv_len, "visible_len": visible_len, "sink": sink, "out": out, "lse": lse}
+        arrays |= dict(zip(("q_nope", "q_pe"), q)) if isinstance(q, tuple) else {"q": q}
+        arrays |= dict(zip(("ckv", "kpe"), cache)) if isinstance(cache, tuple) else {"cache": cache}
+        return self.run_arrays(arrays, schedule, workspace, stream, parse_as_bf16("decode", dtype))
+
+    def run_arrays(self, arrays, schedule, workspace, stream, as_bf16):
+        """`run` for any mix of frameworks: `arrays` by the names of flashmla_decode_args; absent ones are None."""
+        args = _abi.DecodeArgs()
+        main = "q" if "q" in arrays else "q_nope"
+        query = arrays[main]
+        adapter = adapter_of(query, ("decode", main))
+        shape = tuple(getattr(query, "shape", ()))
+        if len(shape) != 4:
+            raise invalid("decode", main, f"rank {len(shape)}", "rank 4: [batch, q_tokens, h_q, dim]")
+        batch, q_tokens, h_q = shape[:3]
+        if schedule.rows not in (None, (batch, q_tokens)):
+            raise stale_schedule(schedule.rows, (batch, q_tokens))
+        if arrays["out"] is None:
+            arrays["out"] = adapter.empty(query, (batch, q_tokens, h_q, self.problem.v_dim), self.problem.element_of_out, ("decode", "out"))
+        if arrays["lse"] is None:
+            arrays["lse"] = adapter.empty(query, self.lse_shape(batch, q_tokens, h_q), DType.FP32, ("decode", "lse"))
+        args.lengths.q_tokens = q_tokens
+        keep = []
+        for name, array in arrays.items():
+            if array is None or array is False:
+                continue
+            view = args.lengths.kv_len if name == "lengths.kv_len" else getattr(args, name)
+            keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16))
+        raw = self._stream(adapter, stream)
+        with self.workspace_for(workspace, raw, query) as address:
+            check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
+        return arrays["out"], None if arrays["lse"] is False else arrays["lse"]
+
+    @contextlib.contextmanager
+    def workspace_for(self, workspace, raw_stream, like):
+        """The address of the given workspace's view, or that of the plan's own one for the stream, held until the call is enqueued."""
+        if workspace is not None:
+            yield workspace.address
+            return
+        scratch = self.scratch.acquire(raw_stream, like)
+        try:
+            yield scratch.address
+        finally:
+            self.scratch.release(scratch)
+
+    def reset(self, workspace, *, stream=None):
+        """Enqueues: clears a workspace of the caller's (its counters and fault record); once after it was allocated."""
+        buffer = Buffer.wrap(workspace, ("plan_reset", "workspace"))
+        raw = self._stream(adapter_of(workspace, ("plan_reset", "workspace")), stream)
+        check(lib.flashmla_plan_reset(self.handle, buffer.address, raw or None))
+
+    def fault(self, workspace=None, *, stream=None):
+        """Synchronises, returns the first `Fault` recorded since the last call and clears it; None when there was none.
+
+        workspace: the caller's, with the stream it was used on; by default all workspaces of the plan are asked. Runs of other threads
+        must have returned. A graph's runs count once it has been replayed and has finished.
+        """
+        record = _abi.Fault()
+        if workspace is not None:
+            raw = self._stream(adapter_of(workspace, ("plan_fault", "workspace")), stream)
+            asked = [(Buffer.wrap(workspace, ("plan_fault", "workspace")), raw)]
+        else:
+            asked = [(scratch.workspace, scratch.stream) for scratch in self.scratch.all if scratch.capture is not None]
+        first = None
+        for buffer, raw in asked:
+            check(lib.flashmla_plan_fault(self.handle, buffer.address, raw or None, ctypes.byref(record)))
+            # The workspace of a graph that was never replayed holds anything at all.
+            known = record.code in FaultCode._value2member_map_
+            if known and record.code and first is None:
+                first = Fault(FaultCode(record.code), record.request, record.position, record.value)
+        return first
+
+    def torch_runner(self):
+        """The quick path for torch tensors; imports flashmla.torch, whose torch the caller has imported already."""
+        if self._runner is None:
+            from flashmla.torch import Runner
+
+            self._runner = Runner(self)
+        return self._runner
+
+    def lse_shape(self, batch, q_tokens, h_q):
+        return (batch * q_tokens, h_q) if self.problem.lse_layout == LseLayout.TOKENS_HEADS else (batch, h_q, q_tokens)
+
+    def _stream(self, adapter, stream):
+        if self.device[0] == DeviceKind.CPU:
+            return 0
+        return adapter.stream(self.device[1]) if stream is None else raw_stream("plan", stream)
+
+
+def _problem_of(fields):
+    try:
+        return Problem(**fields)
+    except TypeError as error:
+        raise Error(f"plan_create: problem: got fields {sorted(fields)}, expected those of flashmla.Problem ({error})") from None
+
+
+def _as_schedule(schedule, operation):
+    if isinstance(schedule, Schedule):
+        return schedule
+    wrapped = Schedule(schedule)
+    fill(wrapped.view, schedule, (operation, "schedule"))
+    return wrapped
+
+
+def stale_schedule(got, expected):
+    return invalid("decode", "schedule", f"one for batch {got[0]} and q_tokens {got[1]}",
+                   f"batch {expected[0]} and q_tokens {expected[1]} (call update with this step's lengths)")  # fmt: skip
+
+
+def raw_stream(operation, stream):
+    """A raw stream from an int, torch.cuda.Stream (cuda_stream), cupy.cuda.Stream (ptr) or an object with __cuda_stream__()."""
+    for name in ("cuda_stream", "ptr"):
+        if hasattr(stream, name):
+            return getattr(stream, name)
+    if hasattr(stream, "__cuda_stream__"):
+        return stream.__cuda_stream__()[1]
+    return whole_number(operation, "stream", stream, 0, 2**64 - 1)
+
+
+def parse_device(operation, device):
+    """(DeviceKind, index) from a name, a torch.device or such a pair."""
+    if isinstance(device, tuple) and len(device) == 2:
+        return DeviceKind(device[0]), whole_number(operation, "device", device[1], 0, 2**31 - 1)
+    name, _, ordinal = str(device).partition(":")
+    if name == "cpu":
+        return HOST
+    if name != "cuda" or (ordinal and not ordinal.isdecimal()):
+        raise invalid(operation, "device", repr(device), '"cpu", "cuda" or "cuda:N"')
+    if ordinal:
+        return DeviceKind.CUDA, int(ordinal)
+    torch = sys.modules.get("torch")
+    return DeviceKind.CUDA, torch.cuda.current_device() if torch is not None and torch.cuda.is_available() else 0
+
+
+def device_name(device):
+    return "cpu" if device[0] == DeviceKind.CPU else f"cuda:{device[1]}"

@@ -1,0 +1,185 @@
+"""The adapter for torch.Tensor, and the quick path of `run` for them. This module imports torch; `import flashmla` does not import it.
+
+Attributes only, no DLPack, and the raw current stream. An eager call's cost on the host is mostly Python's, so `Runner` keeps argument
+structs filled in: a call whose shapes, strides, dtypes and devices are those of the last one writes six pointers and calls the library.
+"""
+import ctypes
+
+import torch
+
+from flashmla import _abi
+from flashmla._abi import DeviceKind, DType, LseLayout
+from flashmla._arrays import HOST, resolve_dtype, write_view
+from flashmla._errors import invalid
+from flashmla._library import check, lib
+
+_DTYPES = {
+    "bfloat16": DType.BF16, "float16": DType.FP16, "float32": DType.FP32, "float64": DType.FP64, "int32": DType.INT32,
+    "int64": DType.INT64, "int8": DType.INT8, "uint8": DType.UINT8, "float8_e4m3fn": DType.E4M3,
+}  # fmt: skip
+_TORCH_DTYPES = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32: torch.float32}
+
+
+def fill(view, tensor, where, as_bf16):
+    if tensor.layout is not torch.strided:
+        raise invalid(*where, f"layout {tensor.layout}", "torch.strided")
+    kind = tensor.device.type
+    if kind == "cuda":
+        device = (DeviceKind.CUDA, tensor.device.index)
+    elif kind == "cpu":
+        device = HOST
+    else:
+        raise invalid(*where, f"device {tensor.device}", "a cpu or cuda tensor")
+    dtype = resolve_dtype(str(tensor.dtype).removeprefix("torch."), _DTYPES, where, as_bf16)
+    write_view(view, tensor.data_ptr(), dtype, device, tensor.shape, tensor.stride(), where)
+    return None
+
+
+def device(tensor):
+    return (DeviceKind.CUDA, tensor.device.index) if tensor.is_cuda else HOST
+
+
+def empty(like, shape, dtype, where):
+    # A caller that keeps bfloat16 in uint16 gets it back so.
+    kind = like.dtype if dtype == DType.BF16 and like.dtype == torch.uint16 else _TORCH_DTYPES[dtype]
+    return torch.empty(shape, dtype=kind, device=like.device)
+
+
+def buffer(like, num_bytes, where):
+    # The caching allocator aligns to 512 bytes, and inside a capture allocates from the graph's own pool.
+    memory = torch.empty(num_bytes, dtype=torch.uint8, device=like.device)
+    return memory, memory.data_ptr()
+
+
+def _public_raw_stream(device_index):
+    return torch.cuda.current_stream(device_index).cuda_stream
+
+
+#: The raw current stream of a CUDA device: 0.1 us, where torch.cuda.current_stream() costs 4.6.
+stream = getattr(torch._C, "_cuda_getCurrentRawStream", _public_raw_stream)
+
+
+_POINTER = ctypes.sizeof(ctypes.c_uint64)
+
+
+def _pointer_index(field, inside=0):
+    """Where the pointer of a view of DecodeArgs lies, in 64-bit words."""
+    return (field.offset + inside + _abi.View.data.offset) // _POINTER
+
+
+_Q = _pointer_index(_abi.DecodeArgs.q)
+_CACHE = _pointer_index(_abi.DecodeArgs.cache)
+_PAGE_TABLE = _pointer_index(_abi.DecodeArgs.page_table)
+_KV_LEN = _pointer_index(_abi.DecodeArgs.lengths, _abi.Lengths.kv_len.offset)
+_OUT = _pointer_index(_abi.DecodeArgs.out)
+_LSE = _pointer_index(_abi.DecodeArgs.lse)
+_Words = ctypes.c_uint64 * (ctypes.sizeof(_abi.DecodeArgs) // _POINTER)
+_new = torch.empty
+_run = lib.flashmla_plan_run
+
+
+class _Frame:
+    """One argument struct, filled in for calls that look alike. Used by one call at a time, since the library reads it without the GIL."""
+
+    __slots__ = ("args", "address", "words", "inputs", "rows", "out_shape", "out_layout", "lse_shape", "lse_layout")
+
+    def __init__(self):
+        self.args = _abi.DecodeArgs()
+        self.address = ctypes.addressof(self.args)
+        self.words = _Words.from_buffer(self.args)
+        self.inputs = None  # shape, stride, dtype, device of q, cache, page_table and kv_len that the struct describes
+        self.out_layout = self.lse_layout = None  # the same of the outputs
+
+
+class Runner:
+    """`DecodePlan.run` for plain calls with torch tensors."""
+
+    def __init__(self, plan):
+        self.plan = plan
+        self.handle = plan.handle
+        self.scratch = plan.scratch
+        self.on_gpu = plan.device[0] == DeviceKind.CUDA
+        self.device_index = plan.device[1]
+        self.device = torch.device("cuda", self.device_index) if self.on_gpu else torch.device("cpu")
+        self.out_dtype = _TORCH_DTYPES[plan.problem.element_of_out]
+        self._frames = []
+
+    def run(self, schedule, workspace, q, cache, page_table, kv_len, out, lse):
+        """(out, lse), or None when an argument is no plain tensor and the general path has to look at it. See DecodePlan.run."""
+        try:
+            inputs = (
+                q.shape, q.stride(), q.dtype, q.device, cache.shape, cache.stride(), cache.dtype, cache.device,
+                page_table.shape, page_table.stride(), page_table.dtype, page_table.device,
+                kv_len.shape, kv_len.stride(), kv_len.dtype, kv_len.device,
+            )  # fmt: skip
+        except (AttributeError, TypeError, RuntimeError):
+            return None
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame()
+        try:
+            if frame.inputs != inputs:
+                self._bind_inputs(frame, q, cache, page_table, kv_len)
+                frame.inputs = inputs
+            if schedule.rows != frame.rows and schedule.rows is not None:
+                from flashmla.plan import stale_schedule
+
+                raise stale_schedule(schedule.rows, frame.rows)
+            if out is None:
+                out = _new(frame.out_shape, dtype=self.out_dtype, device=self.device)
+            if lse is None:
+                lse = _new(frame.lse_shape, dtype=torch.float32, device=self.device)
+            layout = (out.shape, out.stride(), out.dtype, out.device)
+            if frame.out_layout != layout:
+                frame.out_layout = None
+                fill(frame.args.out, out, ("decode", "out"), False)
+                frame.out_layout = layout
+            layout = (lse.shape, lse.stride(), lse.dtype, lse.device) if lse is not False else False
+            if frame.lse_layout != layout:
+                self._bind_lse(frame, lse, layout)
+            words = frame.words
+            words[_Q] = q.data_ptr()
+            words[_CACHE] = cache.data_ptr()
+            words[_PAGE_TABLE] = page_table.data_ptr()
+            words[_KV_LEN] = kv_len.data_ptr()
+            words[_OUT] = out.data_ptr()
+            words[_LSE] = lse.data_ptr() if lse is not False else 0
+            raw = stream(self.device_index) if self.on_gpu else 0
+            if workspace is not None:
+                status = _run(self.handle, frame.address, schedule.address, workspace.address, raw)
+            else:
+                scratch = self.scratch.acquire(raw, q)
+                try:
+                    status = _run(self.handle, frame.address, schedule.address, scratch.address, raw)
+                finally:
+                    self.scratch.release(scratch)
+            if status:
+                check(status)
+        finally:
+            self._frames.append(frame)
+        return out, None if lse is False else lse
+
+    def _bind_inputs(self, frame, q, cache, page_table, kv_len):
+        frame.inputs = None
+        args = frame.args
+        fill(args.q, q, ("decode", "q"), False)
+        fill(args.cache, cache, ("decode", "cache"), False)
+        fill(args.page_table, page_table, ("decode", "page_table"), False)
+        fill(args.lengths.kv_len, kv_len, ("decode", "kv_len"), False)
+        if q.dim() != 4:
+            raise invalid("decode", "q", f"rank {q.dim()}", "rank 4: [batch, q_tokens, h_q, dim]")
+        batch, q_tokens, h_q, _ = q.shape
+        args.lengths.q_tokens = q_tokens
+        frame.rows = (batch, q_tokens)
+        frame.out_shape = (batch, q_tokens, h_q, self.plan.problem.v_dim)
+        tokens_first = self.plan.problem.lse_layout == LseLayout.TOKENS_HEADS
+        frame.lse_shape = (batch * q_tokens, h_q) if tokens_first else (batch, h_q, q_tokens)
+
+    def _bind_lse(self, frame, lse, layout):
+        frame.lse_layout = None
+        if lse is False:
+            frame.args.lse = _abi.View()
+        else:
+            fill(frame.args.lse, lse, ("decode", "lse"), False)
+        frame.lse_layout = layout
