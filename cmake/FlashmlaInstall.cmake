@@ -1,4 +1,4 @@
-# `cmake --install` gives the headers, both libraries, the tool, and a package for find_package(flashmla):
+# `cmake --install` gives the headers, both libraries (the tool installs itself), and a package for find_package(flashmla):
 # flashmla::flashmla (shared) and flashmla::flashmla_static.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -13,9 +13,6 @@ foreach(library flashmla flashmla_static)
   install(TARGETS ${library} EXPORT ${library}-targets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
   install(EXPORT ${library}-targets NAMESPACE flashmla:: DESTINATION ${FLASHMLA_PACKAGE_DIR})
 endforeach()
-if(TARGET flashmla_tool)
-  install(TARGETS flashmla_tool RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-endif()
 
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/flashmla-config.cmake.in ${CMAKE_BINARY_DIR}/flashmla-config.cmake INSTALL_DESTINATION ${FLASHMLA_PACKAGE_DIR})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/flashmla-config-version.cmake COMPATIBILITY SameMinorVersion)

@@ -10,8 +10,8 @@ except ImportError:
     print("skipped: torch is not installed")
     sys.exit(77)
 
-usable = [d for d in flashmla.devices() if d.usable]
-device = "cuda" if torch.cuda.is_available() and any(d.kind == flashmla.DeviceKind.CUDA for d in usable) else "cpu"
+usable = [d.device for d in flashmla.devices() if d.usable]
+device = "cuda" if torch.cuda.is_available() and any(name.startswith("cuda") for name in usable) else "cpu"
 batch, heads, pages, page_tokens = 2, 16, 4, 64
 torch.manual_seed(0)
 q = torch.randn(batch, 1, heads, 576, dtype=torch.bfloat16, device=device)
