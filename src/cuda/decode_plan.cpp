@@ -51,7 +51,6 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
-  [[nodiscard]] DenseDecodeParams params_of(core::DecodeCall const& call, void const* schedule, void* workspace) const;
 
   core::Problem problem_;
   KernelEntry kernel_;
@@ -110,28 +109,6 @@ void HopperDecodePlan::reset(void* workspace, flashmla_stream stream) const {
              "cudaMemsetAsync");
 }
 
-DenseDecodeParams HopperDecodePlan::params_of(core::DecodeCall const& call, void const* schedule, void* workspace) const {
-  bool const is_natural = problem_.lse_base == FLASHMLA_LSE_NATURAL;
-  float const infinity = std::numeric_limits<float>::infinity();
-  char* const base = static_cast<char*>(workspace);
-  DenseDecodeParams params{};
-  params.call = call;
-  params.h_q = problem_.h_q;
-  params.group = group_;
-  params.max_workers = shape_.max_workers;
-  params.causal = problem_.causal ? 1 : 0;
-  params.max_kv_len = problem_.max_kv_len;
-  params.scale_log2 = static_cast<float>(static_cast<double>(problem_.scale) * kLog2E);
-  params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
-  params.empty_lse = problem_.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
-  params.q_is_aligned = is_aligned(call.q_nope, call.q_nope_stride) && is_aligned(call.q_pe, call.q_pe_stride) ? 1 : 0;
-  params.schedule = schedule;
-  params.workspace = workspace;
-  params.partial_lse = reinterpret_cast<float*>(base + core::workspace_lse_offset());
-  params.partial_out = reinterpret_cast<float*>(base + core::workspace_out_offset(shape_));
-  return params;
-}
-
 void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const {
   if (!call.cache_fused)
     core::fail_unsupported("decode", "ckv, kpe", "two tensors",
@@ -139,7 +116,7 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   if (call.batch == 0) return;
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
-  DenseDecodeParams const params = params_of(call, schedule, workspace);
+  DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
   launch_dense_decode(problem_.q_dtype, problem_.out_dtype, params, stream);
   if (shape_.max_workers > 1) launch_merge_splits(problem_.out_dtype, params, stream);
 }
@@ -178,6 +155,29 @@ std::string HopperDecodePlan::describe() const {
 core::PlanShape plan_shape(int32_t group, int32_t num_sms) {
   int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
   return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost};
+}
+
+DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call,
+                                StepBuffers const& buffers) {
+  bool const is_natural = problem.lse_base == FLASHMLA_LSE_NATURAL;
+  float const infinity = std::numeric_limits<float>::infinity();
+  char* const base = static_cast<char*>(buffers.workspace);
+  DenseDecodeParams params{};
+  params.call = call;
+  params.h_q = problem.h_q;
+  params.group = shape.tile_rows / kCtaRows;
+  params.max_workers = shape.max_workers;
+  params.causal = problem.causal ? 1 : 0;
+  params.max_kv_len = problem.max_kv_len;
+  params.scale_log2 = static_cast<float>(static_cast<double>(problem.scale) * kLog2E);
+  params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
+  params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
+  params.q_is_aligned = is_aligned(call.q_nope, call.q_nope_stride) && is_aligned(call.q_pe, call.q_pe_stride) ? 1 : 0;
+  params.schedule = buffers.schedule;
+  params.workspace = buffers.workspace;
+  params.partial_lse = reinterpret_cast<float*>(base + core::workspace_lse_offset());
+  params.partial_out = reinterpret_cast<float*>(base + core::workspace_out_offset(shape));
+  return params;
 }
 
 std::unique_ptr<core::DecodePlan> make_decode_plan(core::Problem const& problem, core::Target const& target) {

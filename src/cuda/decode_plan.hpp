@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/backend.hpp"
+#include "cuda/kernels/dense_decode.hpp"
 
 namespace flashmla::cuda {
 
@@ -12,5 +13,15 @@ std::unique_ptr<core::DecodePlan> make_decode_plan(core::Problem const& problem,
 
 /// The division of work on `num_sms` multiprocessors: `group` CTAs a worker.
 core::PlanShape plan_shape(int32_t group, int32_t num_sms);
+
+/// The caller-owned buffers of a run.
+struct StepBuffers {
+  void const* schedule;
+  void* workspace;
+};
+
+/// What run passes to its kernels; the bench launches them one by one with it.
+DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call,
+                                StepBuffers const& buffers);
 
 }  // namespace flashmla::cuda
