@@ -65,8 +65,11 @@ def include_guard(source: Source) -> Iterator[Finding]:
 
 
 def story(source: Source) -> Iterator[Finding]:
-    """Every file opens by saying what it is for."""
-    if source.is_c and source.under("include", "src", "tools", "bench", "examples") and not source.text.lstrip().startswith(("//", "/*")):
+    """Every file opens by saying what it is for; an a.cpp that opens with a.hpp has its story there."""
+    if not source.is_c or not source.under("include", "src", "tools", "bench", "examples") or source.text.lstrip().startswith(("//", "/*")):
+        return
+    stem = re.escape(source.path.rsplit("/", 1)[1].split(".")[0])
+    if source.is_header or not re.match(rf'#include "(?:\S+/)?{stem}\.(?:hpp|cuh|h)"', source.text):
         yield source.finding(1, "story", "the file does not open with a comment that says what it is for")
 
 

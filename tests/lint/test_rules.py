@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 sys.dont_write_bytecode = True
 
-from house_lint import includes, text_rules, tools  # noqa: E402
+from house_lint import documents, includes, text_rules, tools  # noqa: E402
 from house_lint.allow import AllowList  # noqa: E402
 from house_lint.source import Finding, Source  # noqa: E402
 
@@ -79,6 +79,8 @@ class Headers(unittest.TestCase):
     def test_story(self):
         self.assertEqual(lines(text_rules.story, "src/core/a.hpp", "#pragma once\n"), [1])
         self.assertEqual(lines(text_rules.story, "src/core/a.hpp", "// What it is for.\n#pragma once\n"), [])
+        self.assertEqual(lines(text_rules.story, "src/core/a.cpp", '#include "core/a.hpp"\n'), [])
+        self.assertEqual(lines(text_rules.story, "src/core/a.cpp", '#include "core/b.hpp"\n'), [1])
 
     @unittest.skipUnless(shutil.which("c++"), "no C++ compiler")
     def test_header_alone(self):
@@ -186,6 +188,22 @@ class Includes(unittest.TestCase):
 
     def test_unknown_file(self):
         self.assertEqual(self.check("src/core/a.cpp", '#include "core/none.hpp"\n// #include "x.hpp"\n'), [1])
+
+
+class Documents(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.addCleanup(self.folder.cleanup)
+        self.root = Path(self.folder.name)
+        (self.root / "a.cpp").write_text("int a;\nint b;\n")
+
+    def test_snippets(self):
+        text = "<!-- snippet: a.cpp -->\n```cpp\nint b;\n```\n\n<!-- snippet: a.cpp -->\n```cpp\nint c;\n```\n"
+        self.assertEqual(lines(documents.snippets, "README.md", text, self.root), [6])
+
+    def test_links(self):
+        text = "[a](a.cpp) [site](https://example.org/x)\n[none](none.md#part)\n"
+        self.assertEqual(lines(documents.links, "README.md", text, self.root), [2])
 
 
 class Exceptions(unittest.TestCase):
