@@ -40,7 +40,7 @@ ALLOWED_FILES = {
 # Headers from outside the repository that belong to some folders only.
 EXTERNAL = (
     (re.compile(r"^(cuda|cuda_.*|cudaTypedefs|cuda/.*|cooperative_groups.*|nv/.*|mma)(\.h|$)|^cuda/"), ("src/cuda", "tools", "tests", "bench")),
-    (re.compile(r"^(\w*mmintrin|immintrin|x86intrin|arm_neon|arm_sve|cpuid)\.h$"), ("src/cpu/isa", "tests")),
+    (re.compile(r"^(\w*mmintrin|immintrin|x86intrin|arm_neon|arm_sve|cpuid)\.h$"), ("src/cpu/isa", "bench", "tests")),
     (re.compile(r"^gtest/|^gmock/"), ("tests",)),
     (re.compile(r"^CLI/|^nlohmann/"), ("tools", "bench", "tests")),
     (re.compile(r"^(iostream|fstream)$"), ("tools", "bench", "tests", "examples")),
