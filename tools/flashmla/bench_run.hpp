@@ -1,0 +1,63 @@
+// One shape of decode attention, timed: cold caches, rounds that take turns with the ceilings, a guard against the
+// reference at the end.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tools/flashmla/ceilings.hpp"
+#include "tools/flashmla/device.hpp"
+#include "tools/flashmla/row_check.hpp"
+#include "tools/flashmla/target.hpp"
+
+namespace flashmla::tools {
+
+struct BenchCase {
+  int32_t heads = 128;
+  int32_t batch = 1;
+  int32_t kv_tokens = 4096;  // of every request
+  int32_t q_tokens = 1;
+  int32_t page_tokens = 64;
+  ElementType type;
+};
+
+/// Every combination of some axes, the last axis running fastest.
+struct BenchAxes {
+  std::vector<int32_t> heads, batch, kv_tokens, q_tokens, page_tokens;
+  std::vector<ElementType> types;
+};
+std::vector<BenchCase> combinations(BenchAxes const& axes);
+
+struct BenchRound {
+  double seconds = 0;  // a call
+  Ceilings ceilings;   // measured just before
+};
+
+struct BenchResult {
+  BenchCase shape;
+  std::string kernel;
+  std::vector<BenchRound> rounds;  // kept
+  int64_t disturbed = 0;           // rounds thrown away
+  Ceilings ceilings;               // best of the run
+  std::string bandwidth_name, rate_name;
+  Work work;
+  RowError error;
+
+  [[nodiscard]] double median_seconds() const;
+  [[nodiscard]] double best_seconds() const;
+  /// Median over the rounds of floor / time, each with its own round's ceilings.
+  [[nodiscard]] double fraction_of_floor() const;
+  [[nodiscard]] bool correct() const { return error.relative <= relative_error_bound(shape.type.dtype); }
+};
+
+/// Drops rounds in which the machine was not itself: the floor by the ceilings of that round lies more than 15 % above
+/// that of the best one. At least one round is kept.
+std::vector<BenchRound> undisturbed(std::vector<BenchRound> const& rounds, Work const& work);
+
+/// `on_round` is told how many rounds are done.
+BenchResult run_bench(BenchCase const& shape, Target const& target, DeviceContext& device, int64_t rounds,
+                      std::function<void(int64_t)> const& on_round);
+
+}  // namespace flashmla::tools

@@ -1,0 +1,70 @@
+// flashmla: the library from a shell. One file a subcommand; this one parses, runs and turns failures into exit codes.
+#include <algorithm>
+#include <exception>
+#include <flashmla/flashmla.hpp>
+#include <iostream>
+#include <new>
+#include <string>
+
+#include "tools/flashmla/command.hpp"
+#include "tools/flashmla/errors.hpp"
+
+namespace {
+
+using namespace flashmla::tools;
+
+std::string one_line(std::string text) {
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
+int fail(int code, std::string const& message) {
+  std::cerr << "flashmla: " << one_line(message) << "\n";
+  return code;
+}
+
+int parse_failed(CLI::App const& app, CLI::ParseError const& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+  auto const named = app.get_subcommands();
+  std::string const command = named.empty() ? "flashmla" : "flashmla " + named.front()->get_name();
+  fail(kExitUsage, error.what());
+  std::cerr << "Run '" << command << " --help' for its arguments.\n";
+  return kExitUsage;
+}
+
+int run(Action const& chosen) {
+  try {
+    return chosen();
+  } catch (UsageError const& error) {
+    return fail(kExitUsage, error.what());
+  } catch (flashmla::Error const& error) {
+    bool const usage = error.status() == FLASHMLA_INVALID_ARGUMENT || error.status() == FLASHMLA_UNSUPPORTED;
+    return fail(usage ? kExitUsage : kExitFailure, error.what());
+  } catch (std::bad_alloc const&) {
+    return fail(kExitFailure, "out of memory; ask for fewer pages, layers or requests");
+  } catch (std::exception const& error) {
+    return fail(kExitFailure, error.what());
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("FlashMLA: Multi-head Latent Attention over a paged KV cache, on Hopper GPUs and any CPU.", "flashmla");
+  app.set_version_flag("--version", std::string("flashmla ") + flashmla::version());
+  app.require_subcommand(1);
+  Action chosen;
+  add_info(app, chosen);
+  add_kernels(app, chosen);
+  add_plan(app, chosen);
+  add_check(app, chosen);
+  add_bench(app, chosen);
+  add_replay(app, chosen);
+  try {
+    app.parse(argc, argv);
+  } catch (CLI::ParseError const& error) {
+    return parse_failed(app, error);
+  }
+  return run(chosen);
+}

@@ -1,0 +1,113 @@
+// flashmla plan: how the work of one step would be split, printed so that a person can check it.
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tools/flashmla/command.hpp"
+#include "tools/flashmla/errors.hpp"
+#include "tools/flashmla/split_summary.hpp"
+#include "tools/flashmla/text.hpp"
+
+namespace flashmla::tools {
+namespace {
+
+struct PlanOptions {
+  std::vector<int32_t> kv_len;
+  int32_t heads = 128;
+  int32_t q_tokens = 1;
+  int32_t page_tokens = 64;
+  std::string dtype = "bf16";
+  BackendOptions backend;
+  bool json = false;
+};
+
+Problem problem_of(PlanOptions const& options) {
+  Problem problem = Problem::decode(options.heads, parse_dtype(options.dtype).format, static_cast<int64_t>(options.kv_len.size()));
+  problem.page_tokens = options.page_tokens;
+  problem.max_q_tokens = options.q_tokens;
+  return problem.set_causal();
+}
+
+nlohmann::json to_json(PlanOptions const& options, std::string const& kernel, std::vector<Part> const& parts, SplitSummary const& summary) {
+  nlohmann::json out = {{"kv", options.kv_len},
+                        {"heads", options.heads},
+                        {"q_tokens", options.q_tokens},
+                        {"kernel", kernel},
+                        {"balance", summary.balance},
+                        {"workers", summary.load_tokens.size()},
+                        {"sound", summary.defect.empty()},
+                        {"defect", summary.defect}};
+  for (auto const& [worker, load] : summary.load_tokens) out["loads"].push_back({{"worker", worker}, {"tokens", load}});
+  for (auto const& part : parts) {
+    out["parts"].push_back({{"worker", part.worker},
+                            {"request", part.request},
+                            {"row_tile", part.row_tile},
+                            {"first_token", part.first_token},
+                            {"last_token", part.last_token},
+                            {"split", part.split},
+                            {"num_splits", part.num_splits}});
+  }
+  return out;
+}
+
+std::string part_table(std::vector<Part> const& parts, SplitSummary const& summary) {
+  Table table;
+  for (char const* const title : {"worker", "load", "request", "row tile"}) table.column(title, Table::Align::kRight);
+  table.column("tokens", Table::Align::kLeft);
+  table.column("split", Table::Align::kLeft);
+  int32_t worker = -1;
+  for (auto const& part : parts) {
+    bool const first = part.worker != worker;
+    worker = part.worker;
+    table.row({first ? std::to_string(worker) : "", first ? format_count(summary.load_tokens.at(worker)) : "", std::to_string(part.request),
+               std::to_string(part.row_tile), format("[%d, %d)", part.first_token, part.last_token),
+               format("%d of %d", part.split + 1, part.num_splits)});
+  }
+  return table.str();
+}
+
+int run_plan(PlanOptions const& options) {
+  Target const target = parse_target(options.backend);
+  DecodePlan const plan = DecodePlan::make(problem_of(options), target);
+  auto const parts = plan.parts(options.kv_len, options.q_tokens);
+  SplitSummary const summary = summarise(parts, options.kv_len);
+  if (options.json) {
+    std::cout << to_json(options, plan.describe(), parts, summary).dump(2) << "\n";
+  } else {
+    int64_t tokens = 0;
+    for (int32_t const length : options.kv_len) tokens += length;
+    std::cout << format("%zu requests, %s tokens; %d heads, %d query tokens: %lld row tiles a request\n", options.kv_len.size(),
+                        format_count(tokens).c_str(), options.heads, options.q_tokens, static_cast<long long>(summary.row_tiles))
+              << describe_target(target) << "\n"
+              << plan.describe() << "\n\n"
+              << part_table(parts, summary) << "\n"
+              << format("load = tokens over all row tiles: mean %.1f, largest %s; balance (mean / largest) %.1f %%; %lld split items\n",
+                        summary.mean_tokens, format_count(summary.largest_tokens).c_str(), summary.balance * 100,
+                        static_cast<long long>(summary.split_items))
+              << (summary.defect.empty() ? "every token of every row tile is covered exactly once" : "NOT SOUND: " + summary.defect)
+              << "\n";
+  }
+  return summary.defect.empty() ? kExitOk : kExitFailure;
+}
+
+}  // namespace
+
+void add_plan(CLI::App& app, Action& chosen) {
+  CLI::App* const command = app.add_subcommand("plan", "How the work of one step would be split over the workers");
+  auto const options = std::make_shared<PlanOptions>();
+  command->add_option("--kv", options->kv_len, "tokens in the cache of each request, e.g. 1000,70,4096,1")
+      ->required()
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--heads", options->heads, "query heads, 1 to 128")->capture_default_str();
+  command->add_option("--q-tokens", options->q_tokens, "query tokens a request")->capture_default_str();
+  command->add_option("--page", options->page_tokens, "tokens a page")->capture_default_str();
+  command->add_option("--dtype", options->dtype, "bf16 or fp16")->capture_default_str();
+  add_backend_options(*command, options->backend);
+  add_json_flag(*command, options->json);
+  command->callback([&chosen, options] { chosen = [options] { return run_plan(*options); }; });
+}
+
+}  // namespace flashmla::tools

@@ -1,0 +1,41 @@
+// Where a command runs and on what numbers: words of the command line into the library's enumerators, and back.
+#pragma once
+
+#include <cstdint>
+#include <flashmla/flashmla.hpp>
+#include <string>
+
+namespace flashmla::tools {
+
+/// "cpu", "cuda:0".
+[[nodiscard]] std::string device_name(Device device);
+[[nodiscard]] char const* isa_name(int32_t isa);
+/// Of the words above; throws UsageError.
+[[nodiscard]] flashmla_isa parse_isa(std::string const& name);
+
+/// bf16 or fp16, with the cache format that goes with it.
+struct ElementType {
+  DType dtype = kBf16;
+  KvFormat format = kKvBf16_576;
+};
+[[nodiscard]] ElementType parse_dtype(std::string const& name);
+
+/// --backend auto|cpu|cuda, --device, --isa, --threads.
+struct BackendOptions {
+  std::string backend = "auto";
+  int device = 0;
+  std::string isa = "auto";
+  int threads = 0;
+};
+
+/// auto is the first usable CUDA device, or the CPU. Throws UsageError.
+[[nodiscard]] Target parse_target(BackendOptions const& options);
+
+/// The device's name and what of it is used: "AMD EPYC, 2 threads, avx512_bf16".
+[[nodiscard]] std::string describe_target(Target const& target);
+/// Threads that the CPU backend will use for this target.
+[[nodiscard]] int num_threads(Target const& target);
+/// The instruction set that the CPU backend will use for this target.
+[[nodiscard]] flashmla_isa chosen_isa(Target const& target);
+
+}  // namespace flashmla::tools
