@@ -1,0 +1,56 @@
+#include "core/planner.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+
+namespace flashmla::core {
+namespace {
+
+constexpr PlanShape kShape{64, 64, 132, 5, 1};
+
+static_assert(num_row_tiles(kShape, 1, 16) == 1 && num_row_tiles(kShape, 1, 128) == 2 && num_row_tiles(kShape, 3, 128) == 6);
+static_assert(num_token_tiles(kShape, 0) == 1 && num_token_tiles(kShape, -5) == 1 && num_token_tiles(kShape, 64) == 1 &&
+              num_token_tiles(kShape, 65) == 2);
+static_assert(num_token_tiles(kShape, INT32_MAX) == 33554432);
+static_assert(item_cost(kShape, 0) == 6 && item_cost(kShape, 4096) == 69);
+static_assert(locate(kShape, 0) == 0 && locate(kShape, 5) == 0 && locate(kShape, 6) == 1 && locate(kShape, 8) == 3);
+
+TEST(Planner, CutsLieATileApart) {
+  for (int32_t part_cost : {0, 1, 5, 100}) {
+    for (int32_t tile_cost : {1, 3}) {
+      for (int64_t tiles = 1; tiles < 300; tiles += 7) {
+        PlanShape const shape{64, 64, 132, part_cost, tile_cost};
+        PlanTotals const totals{part_cost + tiles * tile_cost, tiles};  // one item: the least room that cuts can have
+        int32_t const workers = num_workers(shape, totals);
+        for (int32_t w = 0; w < workers; ++w)
+          ASSERT_GE(cut_position(shape, totals, workers, w + 1) - cut_position(shape, totals, workers, w), tile_cost)
+              << w << " of " << workers;
+      }
+    }
+  }
+}
+
+TEST(Planner, SearchAgreesWithCounting) {
+  PlanTotals const totals{1000, 500};
+  for (int32_t workers : {1, 2, 7, 132}) {
+    for (int64_t position = 0; position <= totals.cost + 1; ++position) {
+      int32_t expected = 0;
+      while (expected <= workers && cut_position(kShape, totals, workers, expected) < position) ++expected;
+      ASSERT_EQ(first_cut_at_or_after(kShape, totals, workers, position), expected);
+    }
+  }
+}
+
+TEST(Planner, CutsOfTheLargestBatchesDoNotOverflow) {
+  PlanShape const shape{64, 1, 132, 1000, 1000};
+  int64_t const tiles = int64_t{12000} * 256 * INT32_MAX;  // 6.6e15 tiles; their cost times 132 passes 2^63
+  PlanTotals const totals{tiles * 1000, tiles};
+  for (int32_t w = 0; w <= 132; ++w) {
+    long double const ideal = static_cast<long double>(totals.cost) * w / 132;
+    EXPECT_NEAR(static_cast<double>(cut_position(shape, totals, 132, w) - ideal), 0, 2e6) << w;
+  }
+}
+
+}  // namespace
+}  // namespace flashmla::core

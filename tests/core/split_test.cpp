@@ -1,0 +1,236 @@
+// What every schedule promises, over thousands of random length vectors.
+#include "core/split.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <set>
+#include <vector>
+
+#include "core/parts.hpp"
+#include "core/schedule_check.hpp"
+
+namespace flashmla::core {
+namespace {
+
+/// Every (request, row tile) has parts that cover its tokens once and in order; a part is empty only where the length is
+/// 0, and then it is the only one.
+void expect_exact_cover(PlanCase const& c, std::vector<flashmla_part> const& parts) {
+  int32_t const row_tiles = num_row_tiles(c.shape, c.rows.q_tokens, c.rows.h_q);
+  size_t at = 0;
+  for (int32_t r = 0; r < c.rows.batch; ++r) {
+    int32_t const length = c.kv_len[static_cast<size_t>(r)];
+    for (int32_t t = 0; t < row_tiles; ++t) {
+      int32_t covered = 0, split = 0;
+      size_t const first = at;
+      for (; at < parts.size() && parts[at].request == r && parts[at].row_tile == t; ++at, ++split) {
+        flashmla_part const& part = parts[at];
+        ASSERT_EQ(part.first_token, covered);
+        ASSERT_EQ(part.split, split);
+        ASSERT_EQ(part.first_token % c.shape.tile_tokens, 0);
+        if (length > 0) {
+          ASSERT_LT(part.first_token, part.last_token);
+        }
+        covered = part.last_token;
+      }
+      ASSERT_EQ(covered, length);
+      ASSERT_GE(split, 1);
+      if (length == 0) {
+        ASSERT_EQ(split, 1);
+      }
+      for (size_t i = first; i < at; ++i) ASSERT_EQ(parts[i].num_splits, split);
+    }
+  }
+  ASSERT_EQ(at, parts.size());
+}
+
+/// Costs are counted from the parts alone; the bounds are those that planner.hpp states.
+void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector<flashmla_part> const& parts) {
+  int64_t const p = c.shape.part_cost, t = c.shape.tile_cost, workers = header.num_workers;
+  std::vector<int64_t> cost(static_cast<size_t>(workers), 0);
+  int64_t items = 0, total = 0;
+  for (flashmla_part const& part : parts) {
+    int64_t const tiles = part.last_token == part.first_token ? 1 : ceil_div(part.last_token - part.first_token, c.shape.tile_tokens);
+    cost[static_cast<size_t>(part.worker)] += p + t * tiles;
+    total += p + t * tiles;
+    items += part.split == 0;
+  }
+  int64_t const reopened = static_cast<int64_t>(parts.size()) - items;
+  int64_t const budget_times_workers = total - reopened * p + (workers - 1) * p;
+  for (int64_t const each : cost) {
+    ASSERT_LT((each - t) * workers, budget_times_workers);          // not a whole tile above the fair share
+    ASSERT_LT(each * workers, total + workers * (p + t));           // less than one unit, opened, above the mean
+    ASSERT_GT((each + 2 * p + t) * workers, budget_times_workers);  // and little below it
+  }
+}
+
+void expect_slots(PlanCase const& c, ScheduleHeader const& header, std::vector<flashmla_part> const& parts) {
+  std::set<int32_t> slots;
+  for (flashmla_part const& part : parts) {
+    if (part.num_splits == 1) continue;
+    int32_t const slot = partial_slot(part.worker, part.split);
+    ASSERT_TRUE(slots.insert(slot).second) << "slot " << slot << " has two partial results";
+    ASSERT_LT(slot, num_partial_slots(c.shape.max_workers));
+  }
+  ASSERT_LE(slots.size(), static_cast<size_t>(2 * header.num_workers));
+}
+
+void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<flashmla_part> const& parts) {
+  ScheduleView const view = schedule_view(schedule.data(), c.shape.max_workers);
+  ASSERT_TRUE(schedule_matches(*view.header, c.shape, c.rows.batch, c.rows.q_tokens, c.rows.h_q));
+  int32_t const workers = view.header->num_workers;
+  ASSERT_GE(workers, 1);
+  for (int32_t w = workers; w <= c.shape.max_workers; ++w) {
+    WorkerBegin const& begin = view.begins[w];
+    ASSERT_TRUE(begin.request == c.rows.batch && begin.row_tile == 0 && begin.tile == 0 && begin.split == 0);
+  }
+  std::vector<SplitItem> expected(static_cast<size_t>(c.shape.max_workers), SplitItem{});
+  size_t count = 0;
+  for (flashmla_part const& part : parts)
+    if (part.split == 0 && part.num_splits > 1) expected[count++] = {part.request, part.row_tile, part.worker, part.num_splits};
+  ASSERT_EQ(view.header->num_split_items, static_cast<int32_t>(count));
+  ASSERT_EQ(std::memcmp(view.splits, expected.data(), expected.size() * sizeof(SplitItem)), 0);
+  for (flashmla_part const& part : parts) {  // split s of an item is in worker first_worker + s
+    if (part.split > 0) {
+      ASSERT_EQ(view.begins[part.worker].split, part.split);
+    }
+  }
+}
+
+TEST(Split, HoldsItsPromisesForRandomLengths) {
+  std::mt19937 random(20261122);
+  for (int i = 0; i < 4000; ++i) {
+    PlanCase const c = random_case(random);
+    SCOPED_TRACE("case " + std::to_string(i) + ": batch " + std::to_string(c.rows.batch) + ", workers " +
+                 std::to_string(c.shape.max_workers));
+    std::vector<char> schedule = made_schedule(c);
+    ScheduleHeader const& header = *schedule_view(schedule.data(), c.shape.max_workers).header;
+    std::vector<flashmla_part> const parts = list_parts(c.shape, c.kv_len.data(), schedule.data());
+    expect_exact_cover(c, parts);
+    expect_balance(c, header, parts);
+    expect_slots(c, header, parts);
+    expect_layout(c, schedule, parts);
+    if (HasFatalFailure()) return;
+  }
+}
+
+/// The way of a device: each request finds its cuts by itself, from the prefix sum of costs and the totals.
+std::vector<char> searched_schedule(PlanCase const& c) {
+  PlanShape const& shape = c.shape;
+  int32_t const row_tiles = num_row_tiles(shape, c.rows.q_tokens, c.rows.h_q);
+  std::vector<int64_t> starts{0};
+  PlanTotals totals{0, 0};
+  for (int32_t const length : c.kv_len) {
+    starts.push_back(starts.back() + row_tiles * item_cost(shape, length));
+    totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, length);
+  }
+  totals.cost = starts.back();
+  int32_t const workers = num_workers(shape, totals);
+  std::vector<char> schedule(schedule_bytes(shape.max_workers), 0);
+  ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
+  *view.header = {kScheduleMagic, c.rows.batch, c.rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
+  for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0};
+  for (int32_t r = c.rows.batch - 1; r >= 0; --r) {  // any order will do
+    int64_t const cost = item_cost(shape, c.kv_len[static_cast<size_t>(r)]);
+    int32_t const end = first_cut_at_or_after(shape, totals, workers, starts[static_cast<size_t>(r) + 1]);
+    for (int32_t w = first_cut_at_or_after(shape, totals, workers, starts[static_cast<size_t>(r)]); w < end; ++w) {
+      int64_t const position = cut_position(shape, totals, workers, w) - starts[static_cast<size_t>(r)];
+      int32_t const row_tile = static_cast<int32_t>(position / cost);
+      int64_t const item_start = starts[static_cast<size_t>(r)] + row_tile * cost;
+      int32_t const tile = locate(shape, position - row_tile * cost);
+      int32_t first_worker = first_cut_at_or_after(shape, totals, workers, item_start + shape.part_cost + shape.tile_cost) - 1;
+      view.begins[w] = {r, row_tile, tile, tile == 0 ? 0 : w - first_worker};
+    }
+  }
+  for (int32_t w = 1; w < workers; ++w) {
+    if (view.begins[w].split != 1) continue;
+    int32_t splits = 2;
+    while (w + splits - 1 < workers && view.begins[w + splits - 1].split == splits) ++splits;
+    view.splits[view.header->num_split_items++] = {view.begins[w].request, view.begins[w].row_tile, w - 1, splits};
+  }
+  return schedule;
+}
+
+TEST(Split, LoopAndSearchGiveTheSameBits) {
+  std::mt19937 random(7);
+  for (int i = 0; i < 2000; ++i) {
+    PlanCase const c = random_case(random);
+    std::vector<char> const looped = made_schedule(c), searched = searched_schedule(c);
+    ASSERT_EQ(looped, searched) << "case " << i;
+  }
+}
+
+/// The schedule of other lengths: every token once all the same, in order, and only parts past the end are empty.
+TEST(Split, EarlierLengthsCostNoCorrectness) {
+  std::mt19937 random(11);
+  for (int i = 0; i < 1000; ++i) {
+    PlanCase c = random_case(random);
+    std::vector<char> schedule = made_schedule(c);
+    if (i % 2) c.kv_len = random_lengths(random, c.rows.batch);
+    else
+      for (int32_t& length : c.kv_len) ++length;  // one decoding step
+    std::vector<flashmla_part> const parts = list_parts(c.shape, c.kv_len.data(), schedule.data());
+    std::vector<int32_t> covered(static_cast<size_t>(c.rows.batch), 0);
+    int64_t heads_of_items = 0;
+    for (flashmla_part const& part : parts) {
+      int32_t& done = covered[static_cast<size_t>(part.request)];
+      if (part.split == 0) {
+        ++heads_of_items;
+        done = 0;
+      }
+      ASSERT_EQ(part.first_token, done);
+      ASSERT_LE(part.first_token, part.last_token);
+      done = part.last_token;
+      if (part.split == part.num_splits - 1) {
+        ASSERT_EQ(done, c.kv_len[static_cast<size_t>(part.request)]);
+      }
+    }
+    ASSERT_EQ(heads_of_items, static_cast<int64_t>(c.rows.batch) * num_row_tiles(c.shape, c.rows.q_tokens, c.rows.h_q));
+  }
+}
+
+TEST(Split, AnEmptyBatchHasNoWork) {
+  PlanShape const shape{64, 64, 8, 5, 1};
+  std::vector<char> schedule(schedule_bytes(shape.max_workers), '\x5a');
+  make_schedule(shape, {0, 1, 128}, nullptr, schedule.data());
+  ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
+  EXPECT_EQ(view.header->num_workers, 0);
+  for (int32_t w = 0; w < shape.max_workers; ++w) EXPECT_FALSE(PartWalk(view, w).has_item());
+  EXPECT_TRUE(list_parts(shape, nullptr, schedule.data()).empty());
+}
+
+TEST(Split, ASplitThatAPersonCanCheck) {
+  // Tiles 16, 2, 64, 1 of 64 tokens; opening costs nothing, so 83 tiles on 4 workers are cut at 20, 41 and 62.
+  PlanShape const shape{64, 64, 4, 0, 1};
+  std::vector<int32_t> const kv_len{1000, 70, 4096, 1};
+  std::vector<char> schedule(schedule_bytes(shape.max_workers));
+  make_schedule(shape, {4, 1, 64}, kv_len.data(), schedule.data());
+  std::vector<flashmla_part> const parts = list_parts(shape, kv_len.data(), schedule.data());
+  std::vector<std::vector<int32_t>> const expected = {{0, 0, 0, 1000, 0, 1},   {0, 1, 0, 70, 0, 1},      {0, 2, 0, 128, 0, 4},
+                                                      {1, 2, 128, 1472, 1, 4}, {2, 2, 1472, 2816, 2, 4}, {3, 2, 2816, 4096, 3, 4},
+                                                      {3, 3, 0, 1, 0, 1}};
+  ASSERT_EQ(parts.size(), expected.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    flashmla_part const& p = parts[i];
+    EXPECT_EQ((std::vector<int32_t>{p.worker, p.request, p.first_token, p.last_token, p.split, p.num_splits}), expected[i]) << i;
+  }
+}
+
+TEST(Split, JunkLengthsStayInsideTheSchedule) {
+  std::mt19937 random(3);
+  for (int i = 0; i < 200; ++i) {
+    PlanCase c = random_case(random);
+    for (int32_t& length : c.kv_len) length = static_cast<int32_t>(random());
+    std::vector<char> const looped = made_schedule(c);
+    ASSERT_EQ(looped, searched_schedule(c));
+    ScheduleView const view = schedule_view(const_cast<char*>(looped.data()), c.shape.max_workers);
+    for (int32_t w = 0; w <= c.shape.max_workers; ++w) {
+      ASSERT_GE(view.begins[w].request, 0);
+      ASSERT_LE(view.begins[w].request, c.rows.batch);
+      ASSERT_GE(view.begins[w].tile, 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace flashmla::core
