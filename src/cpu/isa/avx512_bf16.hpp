@@ -10,6 +10,7 @@
 #if defined(__x86_64__)
 // GCC 12's own intrinsics read an undefined vector on purpose and warn about it where they are inlined (GCC PR 105593).
 #if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>

@@ -1,0 +1,222 @@
+// Dense decode against the reference: shapes, options, layouts, threads, on every instruction set of this machine.
+#include <thread>
+#include <tuple>
+
+#include "cpu/decode_fixture.hpp"
+#include "cpu/isa/detect.hpp"
+
+namespace flashmla::cpu::test {
+namespace {
+
+class DecodeTest : public testing::TestWithParam<flashmla_isa> {
+ protected:
+  void SetUp() override {
+    std::string const missing = missing_features(GetParam());
+    if (!missing.empty()) GTEST_SKIP() << missing;
+  }
+  [[nodiscard]] CallSetup base() const {
+    CallSetup s;
+    s.isa = GetParam();
+    return s;
+  }
+  static void expect_correct(CallSetup const& s) {
+    SCOPED_TRACE(testing::Message() << "format " << s.format << " h_q " << s.h_q << " h_kv " << s.h_kv << " q_tokens " << s.q_tokens << " page " << s.page_tokens
+                                    << " threads " << s.threads << " causal " << s.causal);
+    DecodeFixture f(s);
+    f.update();
+    f.run();
+    f.expect_correct();
+    EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+  }
+};
+
+TEST_P(DecodeTest, PageSizes) {
+  for (int32_t const page : {1, 2, 16, 64, 100, 256}) {
+    for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576}) {
+      CallSetup s = base();
+      s.page_tokens = page;
+      s.format = format;
+      s.h_q = 9;
+      s.kv_len = {1, 333, 0, 64, 17};
+      expect_correct(s);
+    }
+  }
+}
+
+TEST_P(DecodeTest, Heads) {
+  for (auto const& [h_q, h_kv] : {std::tuple{1, 1}, {3, 1}, {9, 1}, {16, 1}, {63, 1}, {64, 1}, {128, 1}, {16, 2}, {64, 8}, {8, 8}, {9, 3}}) {
+    CallSetup s = base();
+    s.h_q = h_q;
+    s.h_kv = h_kv;
+    s.kv_len = {200, 65};
+    expect_correct(s);
+  }
+}
+
+TEST_P(DecodeTest, QueryTokensWithAndWithoutCausal) {
+  for (int32_t const q_tokens : {1, 2, 5}) {
+    for (bool const causal : {false, true}) {
+      CallSetup s = base();
+      s.q_tokens = q_tokens;
+      s.causal = causal;
+      s.h_q = 20;
+      s.kv_len = {150, 3, 1, 64, 66};  // shorter than the query tokens, too: rows that see nothing
+      expect_correct(s);
+    }
+  }
+}
+
+TEST_P(DecodeTest, ThreadsSplitLongRequests) {
+  for (int32_t const threads : {1, 2, 5}) {
+    for (int32_t const h_q : {3, 16, 128}) {
+      CallSetup s = base();
+      s.threads = threads;
+      s.h_q = h_q;
+      s.sink = true;
+      s.kv_len = {900, 0, 40};
+      expect_correct(s);
+    }
+  }
+}
+
+TEST_P(DecodeTest, ManyRowTiles) {
+  CallSetup s = base();
+  s.h_q = 64;
+  s.q_tokens = 13;  // 832 rows
+  s.causal = true;
+  s.threads = 3;
+  s.kv_len = {90, 20};
+  DecodeFixture f(s);
+  EXPECT_LT(f.plan->shape().tile_rows, 832);
+  f.update();
+  f.run();
+  f.expect_correct(400);
+}
+
+TEST_P(DecodeTest, Options) {
+  for (flashmla_lse_base const lse_base : {FLASHMLA_LSE_NATURAL, FLASHMLA_LSE_BASE_2}) {
+    for (flashmla_dtype const out : {FLASHMLA_BF16, FLASHMLA_FP16, FLASHMLA_FP32}) {
+      for (float const scale : {0.0f, 1e-30f, 1 / 24.0f, 0.5f}) {
+        CallSetup s = base();
+        s.lse_base = lse_base;
+        s.empty_row = lse_base == FLASHMLA_LSE_NATURAL ? FLASHMLA_EMPTY_LSE_MINUS_INF : FLASHMLA_EMPTY_LSE_PLUS_INF;
+        s.out_dtype = out;
+        s.scale = scale;
+        s.sink = true;
+        s.causal = true;
+        s.q_tokens = 2;
+        s.kv_len = {100, 1, 0};
+        expect_correct(s);
+      }
+    }
+  }
+}
+
+TEST_P(DecodeTest, PairsOfViews) {
+  for (bool const pair_q : {false, true}) {
+    for (bool const pair_cache : {false, true}) {
+      CallSetup s = base();
+      s.pair_q = pair_q;
+      s.pair_cache = pair_cache;
+      s.h_kv = 2;
+      s.kv_len = {150};
+      expect_correct(s);
+    }
+  }
+}
+
+TEST_P(DecodeTest, AnyOutputStrides) {
+  CallSetup s = base();
+  s.kv_len = {70, 5};
+  s.q_tokens = 2;
+  s.threads = 2;
+  DecodeFixture f(s);
+  f.out.assign(f.num_rows() * 600 * 4, 0xff);
+  f.call.out = f.out.data();
+  f.call.out_stride = {600, 2 * 600, 4 * 600};  // heads outermost
+  f.call.lse_stride = {2, 1, 4};
+  f.update();
+  f.run();
+  f.expect_correct();
+  for (size_t row = 0; row < f.num_rows(); ++row)
+    for (size_t at = 512 * 4; at < 600 * 4; ++at) ASSERT_EQ(f.out[row * 600 * 4 + at], 0xff) << "written outside a row";
+}
+
+TEST_P(DecodeTest, VisibleLenReplacesTheCausalRule) {
+  CallSetup s = base();
+  s.q_tokens = 3;
+  s.causal = true;
+  s.kv_len = {200, 90};
+  s.threads = 2;
+  DecodeFixture f(s);
+  std::vector<int32_t> const visible = {0, 200, 64, 1, 17, 90};
+  f.call.visible_len = visible.data();
+  f.update();
+  f.run();
+  f.expect_correct();
+  EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+}
+
+TEST_P(DecodeTest, SameBitsTwiceAndWithoutLse) {
+  CallSetup s = base();
+  s.threads = 5;
+  s.h_q = 33;
+  s.kv_len = {1000, 77, 640};
+  DecodeFixture f(s);
+  f.update();
+  f.run();
+  std::vector<uint8_t> const first = f.out;
+  std::vector<float> const first_lse = f.lse;
+  for (int round = 0; round < 4; ++round) {
+    f.out.assign(f.out.size(), 0xff);
+    f.call.lse = round % 2 == 0 ? nullptr : f.lse.data();
+    f.run();
+    EXPECT_EQ(f.out, first);
+    EXPECT_EQ(f.lse, first_lse);
+  }
+}
+
+TEST_P(DecodeTest, StaleScheduleCostsBalanceOnly) {
+  CallSetup s = base();
+  s.threads = 4;
+  s.kv_len = {700, 300, 64, 0};
+  s.h_q = 17;
+  for (std::vector<int32_t> const& earlier : {std::vector<int32_t>{1, 1, 1, 1}, {700, 700, 700, 700}, {0, 0, 0, 0}, {64, 700, 1, 300}}) {
+    DecodeFixture f(s);
+    f.plan->update({f.batch(), 1, earlier.data()}, f.schedule->data(), nullptr);
+    f.run();
+    f.expect_correct();
+    EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, DecodeTest, testing::Values(FLASHMLA_ISA_PORTABLE, FLASHMLA_ISA_AVX2, FLASHMLA_ISA_AVX512_BF16), [](auto const& info) {
+  return std::string(info.param == FLASHMLA_ISA_PORTABLE ? "portable" : info.param == FLASHMLA_ISA_AVX2 ? "avx2" : "avx512_bf16");
+});
+
+TEST(DecodeConcurrency, OnePlanServesManyThreads) {
+  CallSetup s;
+  s.threads = 2;
+  s.kv_len = {300, 120};
+  DecodeFixture f(s);
+  f.update();
+  f.run();
+  std::vector<uint8_t> const want = f.out;
+  std::vector<std::vector<uint8_t>> outs(4, std::vector<uint8_t>(f.out.size(), 0xff));
+  std::vector<std::thread> threads;
+  for (std::vector<uint8_t>& out : outs) {
+    threads.emplace_back([&f, &out] {
+      Buffer workspace(f.plan->workspace_bytes());
+      f.plan->reset(workspace.data(), nullptr);
+      core::DecodeCall call = f.call;
+      call.out = out.data();
+      call.lse = nullptr;
+      for (int round = 0; round < 5; ++round) f.plan->run(call, f.schedule->data(), workspace.data(), nullptr);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::vector<uint8_t> const& out : outs) EXPECT_EQ(out, want);
+}
+
+}  // namespace
+}  // namespace flashmla::cpu::test

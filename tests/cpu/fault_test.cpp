@@ -1,0 +1,119 @@
+// Bad lengths, page ids and schedules: masked, recorded once, cleared when asked for.
+#include "cpu/decode_fixture.hpp"
+
+namespace flashmla::cpu::test {
+namespace {
+
+void expect_fault(flashmla_fault const& fault, flashmla_fault_code code, int32_t request, int32_t position, int32_t value) {
+  EXPECT_EQ(fault.code, code);
+  EXPECT_EQ(fault.request, request);
+  EXPECT_EQ(fault.position, position);
+  EXPECT_EQ(fault.value, value);
+}
+
+CallSetup two_requests() {
+  CallSetup s;
+  s.threads = 3;
+  s.kv_len = {300, 200};
+  return s;
+}
+
+TEST(Fault, BadPagesAreMaskedAndTheFirstIsRecorded) {
+  for (int32_t const page_tokens : {1, 16, 64, 100}) {
+    for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576}) {
+      CallSetup s = two_requests();
+      s.page_tokens = page_tokens;
+      s.format = format;
+      DecodeFixture f(s);
+      int64_t const columns = f.call.page_table_stride;
+      f.table[static_cast<size_t>(columns)] = -1;                                              // request 1
+      f.table[1] = 2147483647;                                                                 // request 0
+      f.table[2] = static_cast<int32_t>(f.call.num_pages);
+      f.update();
+      f.run();
+      f.expect_correct();
+      expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 0, 1, 2147483647);
+      EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE) << "a fault is reported once";
+    }
+  }
+}
+
+TEST(Fault, OnlyBadPagesIsAnEmptyRow) {
+  CallSetup s;
+  s.kv_len = {60};
+  DecodeFixture f(s);
+  f.table[0] = -5;
+  f.update();
+  f.run();
+  f.expect_correct();
+  EXPECT_EQ(f.lse[0], std::numeric_limits<float>::infinity());
+  expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 0, 0, -5);
+}
+
+TEST(Fault, LengthsAreClampedToTheTable) {
+  DecodeFixture f(two_requests());
+  f.kv_len[0] = -3;
+  f.update();
+  f.run();
+  f.expect_correct();
+  expect_fault(f.fault(), FLASHMLA_FAULT_KV_LEN, 0, 0, -3);
+
+  DecodeFixture g(two_requests());
+  g.call.table_pages = 2;  // 128 tokens
+  g.update();
+  g.run();
+  g.expect_correct();
+  expect_fault(g.fault(), FLASHMLA_FAULT_KV_LEN, 0, 0, 300);
+}
+
+TEST(Fault, BeyondMaxKvLenIsRecordedAndComputed) {
+  DecodeFixture f(two_requests());
+  f.problem.max_kv_len = 250;
+  f.plan = make_backend()->make_plan(f.problem, f.target());
+  f.update();
+  f.run();
+  f.expect_correct();
+  expect_fault(f.fault(), FLASHMLA_FAULT_KV_LEN, 0, 0, 300);
+}
+
+TEST(Fault, VisibleLenIsClamped) {
+  CallSetup s = two_requests();
+  s.q_tokens = 2;
+  DecodeFixture f(s);
+  std::vector<int32_t> const visible = {10, 300, -7, 1000};
+  f.call.visible_len = visible.data();
+  f.update();
+  f.run();
+  f.expect_correct();
+  expect_fault(f.fault(), FLASHMLA_FAULT_VISIBLE_LEN, 1, 0, -7);
+}
+
+TEST(Fault, AScheduleForOthersComputesNothing) {
+  DecodeFixture f(two_requests());
+  f.run();  // never made
+  EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_SCHEDULE_MISMATCH);
+
+  int32_t const one = 5;
+  f.plan->update({1, 1, &one}, f.schedule->data(), nullptr);
+  f.run();
+  expect_fault(f.fault(), FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, 1);
+  EXPECT_TRUE(std::all_of(f.out.begin(), f.out.end(), [](uint8_t byte) { return byte == 0xff; }));
+}
+
+TEST(Fault, TheFirstFaultStaysUntilAskedFor) {
+  DecodeFixture f(two_requests());
+  f.table[0] = -1;
+  f.update();
+  f.run();
+  f.table[0] = -2;
+  f.run();
+  expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 0, 0, -1);
+  f.run();
+  expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 0, 0, -2);
+  f.run();
+  f.plan->reset(f.workspace->data(), nullptr);
+  EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+}
+
+}  // namespace
+}  // namespace flashmla::cpu::test

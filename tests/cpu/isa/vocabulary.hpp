@@ -1,0 +1,59 @@
+// The vocabulary of an instruction set as plain functions over memory, so that one test runs them all: a test is not
+// compiled for AVX-512, what it calls is.
+#pragma once
+
+#include <flashmla/flashmla.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace flashmla::cpu::test {
+
+/// One tile product, c[16][16]; see src/cpu/isa/scalar.hpp.
+struct TileCall {
+  float* c;
+  float const* alpha;
+  float const* a;
+  int num_k;
+  float const* b;
+  ptrdiff_t n_stride, k_stride;
+};
+
+/// Dot products of BF16 pairs; b(n, p) as tile_dot_keys wants it, or, for values, as tile_dot_values does.
+struct DotCall {
+  float* c;
+  float const* alpha;
+  uint16_t const* a;
+  int num_pairs;
+  char const* b;
+  ptrdiff_t n_bytes;
+};
+
+struct Vocabulary {
+  flashmla_isa isa;
+  char const* name;
+  void (*mul)(float* out, float const* a, float const* b);  // all of these on 16 numbers
+  void (*add)(float* out, float const* a, float const* b);
+  void (*sub)(float* out, float const* a, float const* b);
+  void (*max)(float* out, float const* a, float const* b);
+  void (*exp2)(float* out, float const* x);
+  void (*set1)(float* out, float x);
+  void (*mask_token)(float* out, float const* x, int32_t const* limit, int32_t token);
+  void (*widen_bf16)(float* out, uint16_t const* in, int n);
+  void (*widen_fp16)(float* out, uint16_t const* in, int n);
+  void (*narrow_bf16)(uint16_t* out, float const* in, int n);
+  void (*narrow_fp16)(uint16_t* out, float const* in, int n);
+  void (*accumulate)(float* out, float const* in, float weight, int n);
+  void (*tile_fma)(TileCall const& call);
+  // Null without a BF16 dot product.
+  void (*dot_keys)(DotCall const& call);
+  void (*dot_values)(DotCall const& call);
+  void (*interleave)(uint16_t* out, uint16_t const* first, uint16_t const* second);
+  void (*store_pairs)(uint16_t* out, float const* first, float const* second);
+};
+
+extern Vocabulary const kPortableVocabulary;
+extern Vocabulary const kAvx2Vocabulary;
+extern Vocabulary const kAvx512Bf16Vocabulary;
+
+}  // namespace flashmla::cpu::test
