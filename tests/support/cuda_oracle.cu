@@ -155,12 +155,15 @@ __global__ void __launch_bounds__(kThreads) oracle_kernel(OracleParams const __g
   if (threadIdx.x == 0) p.lse[blockIdx.x] = is_empty ? p.empty_lse : (p.is_base_2 ? lse / 0.693147180559945309417 : lse);
 }
 
-// Device memory that goes away with its scope.
+// Device memory that goes away with its scope. Everything runs on the calling thread's own stream, so that several
+// threads can check cases side by side.
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(size_t count) { check(cudaMalloc(&data_, std::max<size_t>(count, 1) * sizeof(T)), "cudaMalloc"); }
-  ~Scratch() { cudaFree(data_); }
+  explicit Scratch(size_t count) {
+    check(cudaMallocAsync(&data_, std::max<size_t>(count, 1) * sizeof(T), cudaStreamPerThread), "cudaMallocAsync");
+  }
+  ~Scratch() { cudaFreeAsync(data_, cudaStreamPerThread); }
   Scratch(Scratch const&) = delete;
   Scratch& operator=(Scratch const&) = delete;
   [[nodiscard]] T* get() const { return data_; }
@@ -168,6 +171,12 @@ class Scratch {
  private:
   T* data_ = nullptr;
 };
+
+template <class T>
+void copy_out(T* to, Scratch<T> const& from, size_t count) {
+  check(cudaMemcpyAsync(to, from.get(), count * sizeof(T), cudaMemcpyDeviceToHost, cudaStreamPerThread), "cudaMemcpyAsync");
+  check(cudaStreamSynchronize(cudaStreamPerThread), "cudaStreamSynchronize");
+}
 
 OracleParams params_of(core::Problem const& problem, core::DecodeCall const& call) {
   core::KvFormat const& format = *problem.format;
@@ -206,13 +215,13 @@ void cuda_reference_decode(core::Problem const& problem, core::DecodeCall const&
   size_t const numbers = rows.size() * static_cast<size_t>(problem.format->v_dim);
   Scratch<reference::Row> device_rows(rows.size());
   Scratch<double> device_out(numbers), device_lse(rows.size());
-  check(cudaMemcpy(device_rows.get(), rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+  check(cudaMemcpyAsync(device_rows.get(), rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, cudaStreamPerThread), "cudaMemcpyAsync");
   OracleParams p = params_of(problem, call);
   p.rows = device_rows.get(), p.out = device_out.get(), p.lse = device_lse.get();
-  oracle_kernel<<<static_cast<unsigned>(rows.size()), kThreads>>>(p);
+  oracle_kernel<<<static_cast<unsigned>(rows.size()), kThreads, 0, cudaStreamPerThread>>>(p);
   check(cudaGetLastError(), "oracle_kernel");
-  check(cudaMemcpy(out, device_out.get(), numbers * sizeof(double), cudaMemcpyDeviceToHost), "cudaMemcpy");
-  check(cudaMemcpy(lse, device_lse.get(), rows.size() * sizeof(double), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  copy_out(out, device_out, numbers);
+  copy_out(lse, device_lse, rows.size());
 }
 
 std::unique_ptr<conformance::Oracle> make_cuda_oracle() { return std::make_unique<CudaOracle>(); }
