@@ -1,0 +1,25 @@
+// The ci tier on the best instruction set of this machine and all of its cores.
+#include <gtest/gtest.h>
+
+#include <iostream>
+
+#include "conformance/conformance.hpp"
+
+namespace flashmla::conformance {
+namespace {
+
+TEST(CiTier, PassesOnTheBestInstructionSet) {
+  Options options;
+  options.tier = Tier::kCi;
+  options.on_progress = [](Progress const& progress) {
+    if (progress.outcome.status == Status::kFailed) std::cout << "FAILED " << progress.name << ": " << progress.outcome.text << std::endl;
+    if (progress.done % 250 == 0) std::cout << progress.done << " of " << progress.total << std::endl;
+  };
+  Report const report = run(options);
+  EXPECT_EQ(report.failed, 0) << report.text();
+  EXPECT_GT(report.passed, 2000);
+  std::cout << report.text();
+}
+
+}  // namespace
+}  // namespace flashmla::conformance

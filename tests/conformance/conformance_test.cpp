@@ -1,0 +1,84 @@
+#include "conformance/conformance.hpp"
+
+#include <gtest/gtest.h>
+
+#include <new>
+
+#include "conformance/mirrored_memory.hpp"
+
+namespace flashmla::conformance {
+namespace {
+
+TEST(Conformance, FiltersByNameAndType) {
+  Options options;
+  options.name_filter = "decode.math.sink";
+  int64_t last = 0;
+  options.on_progress = [&](Progress const& progress) {
+    EXPECT_EQ(progress.done, ++last);
+    EXPECT_EQ(progress.total, 8);
+    EXPECT_EQ(progress.name.find("decode.math.sink"), 0u);
+  };
+  EXPECT_EQ(run(options).passed, 8);
+  EXPECT_EQ(last, 8);
+  options.on_progress = nullptr;
+  options.dtype = FLASHMLA_FP16;
+  EXPECT_EQ(run(options).passed, 4);
+  options.name_filter = "no such name";
+  Report const nothing = run(options);
+  EXPECT_EQ(nothing.passed + nothing.failed + nothing.skipped, 0);
+}
+
+TEST(Conformance, EveryOperationHasChecks) {
+  for (char const* const operation : {"decode.output.", "merge.", "append.", "page_pool."}) {
+    Options options;
+    options.name_filter = operation;
+    options.dtype = operation == std::string("page_pool.") ? FLASHMLA_DTYPE_NONE : FLASHMLA_BF16;
+    Report const report = run(options);
+    EXPECT_GT(report.passed, 2) << operation;
+    EXPECT_EQ(report.failed, 0) << report.text();
+  }
+}
+
+TEST(Conformance, CountsWhatTheLibraryDoesNotServe) {
+  Options options;
+  options.name_filter = "batch_invariant";
+  Report const report = run(options);
+  EXPECT_EQ(report.skipped, 2);
+  EXPECT_EQ(report.skips.size(), 2u);
+  EXPECT_NE(report.text().find("skipped 2: plan_create: flags"), std::string::npos) << report.text();
+}
+
+TEST(Conformance, ReportsFailuresAndStopsOnRequest) {
+  test::MirroredMemory memory;
+  memory.tamper = [](unsigned char* host, size_t, int) { host[0] = 0; };  // a guard of whatever comes out
+  Options options;
+  options.memory = &memory;
+  options.name_filter = "decode.math.sink";
+  Report const all = run(options);
+  EXPECT_EQ(all.failed, 8);
+  ASSERT_EQ(all.failures.size(), 8u);
+  EXPECT_NE(all.text().find("FAILED " + all.failures[0].name + ": written outside the views"), std::string::npos) << all.text();
+  options.stop_on_failure = true;
+  EXPECT_EQ(run(options).failed, 1);
+}
+
+TEST(Conformance, AnExceptionIsAFailureOfItsCheck) {
+  class NoMemory final : public DeviceMemory {
+    [[nodiscard]] flashmla_device device() const override { return {FLASHMLA_CPU, 0}; }
+    [[nodiscard]] flashmla_stream stream() const override { return nullptr; }
+    [[nodiscard]] bool host_accessible() const override { return true; }
+    [[nodiscard]] void* allocate(size_t) override { throw std::bad_alloc(); }
+    void release(void*) noexcept override {}
+    void copy_in(void*, void const*, size_t) override {}
+    void copy_out(void*, void const*, size_t) override {}
+  } memory;
+  Options options;
+  options.memory = &memory;
+  options.name_filter = "append.plain";
+  Report const report = run(options);
+  EXPECT_EQ(report.failed, 2);
+  EXPECT_NE(report.text().find("exception"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace flashmla::conformance
