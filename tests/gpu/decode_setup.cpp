@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kPageTokens = 64, kQkDim = 576, kVDim = 512;
 constexpr int64_t kTablePages = 2560;
 constexpr int32_t kJunk = 2147480000;
+constexpr size_t kLateScheduleBytes = size_t{64} << 10, kLateWorkspaceBytes = size_t{256} << 20;
 
 int64_t pages_of(int32_t kv_len) { return (kv_len + kPageTokens - 1) / kPageTokens; }
 
@@ -60,23 +61,13 @@ DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOpt
   problem_.max_batch = c.batch;
   problem_.max_q_tokens = c.q_tokens;
   backend_ = cuda::make_backend();
-  core::Target target;
-  target.device = {FLASHMLA_CUDA, 0};
-  plan_ = backend_->make_plan(problem_, target);
-
+  capacity_ = lens_;
   int64_t widest = 1;
   for (int32_t const length : lens_) num_pages_ += pages_of(length), widest = std::max(widest, pages_of(length));
   num_pages_ = std::max<int64_t>(num_pages_, 1);
   table_pages_ = std::max(kTablePages, widest);
-  std::vector<int32_t> order(static_cast<size_t>(num_pages_));
-  std::iota(order.begin(), order.end(), 0);
-  std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
-  std::vector<int32_t> table(static_cast<size_t>(c.batch * table_pages_), kJunk);
-  size_t next = 0;
-  for (int64_t b = 0; b < c.batch; ++b)
-    for (int64_t page = 0; page < pages_of(lens_[static_cast<size_t>(b)]); ++page)
-      table[static_cast<size_t>(b * table_pages_ + page)] = order[next++];
-  table_ = DeviceArray<int32_t>(table);
+  table_ = DeviceArray<int32_t>(static_cast<size_t>(c.batch * table_pages_));
+  shuffle_pages(1);
   kv_len_ = DeviceArray<int32_t>(lens_);
 
   size_t const rows = static_cast<size_t>(c.batch) * static_cast<size_t>(c.q_tokens) * static_cast<size_t>(c.h_q);
@@ -90,11 +81,38 @@ DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOpt
   }
   out_ = DeviceArray<char>(rows * kVDim * core::dtype_bytes(options.out_dtype));
   lse_ = DeviceArray<float>(rows);
-  schedule_ = DeviceArray<char>(plan_->schedule_bytes());
-  workspace_ = DeviceArray<char>(plan_->workspace_bytes());
+  if (!options.is_plan_late) make_plan();
+  schedule_ = DeviceArray<char>(plan_ ? plan_->schedule_bytes() : kLateScheduleBytes);
+  workspace_ = DeviceArray<char>(plan_ ? plan_->workspace_bytes() : kLateWorkspaceBytes);
   workspace_.fill(0xff);
   schedule_.fill(0xff);
   poison_outputs();
+}
+
+void DecodeSetup::make_plan() {
+  core::Target target;
+  target.device = {FLASHMLA_CUDA, 0};
+  plan_ = backend_->make_plan(problem_, target);
+  if (schedule_.get() == nullptr) return;
+  if (plan_->schedule_bytes() > schedule_.bytes() || plan_->workspace_bytes() > workspace_.bytes())
+    throw std::runtime_error("a late plan needs more memory than was set aside");
+}
+
+void DecodeSetup::set_lengths(std::vector<int32_t> const& lens) {
+  lens_ = lens;
+  kv_len_.upload(lens_);
+}
+
+void DecodeSetup::shuffle_pages(uint64_t seed) {
+  std::vector<int32_t> order(static_cast<size_t>(num_pages_));
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(seed));
+  std::vector<int32_t> table(table_.size(), kJunk);
+  size_t next = 0;
+  for (size_t b = 0; b < capacity_.size(); ++b)
+    for (int64_t page = 0; page < pages_of(capacity_[b]); ++page)
+      table[b * static_cast<size_t>(table_pages_) + static_cast<size_t>(page)] = order[next++];
+  table_.upload(table);
 }
 
 void DecodeSetup::poison_outputs() {

@@ -17,6 +17,7 @@ struct SetupOptions {
   int32_t num_caches = 1;   // at least
   size_t rotate_bytes = 0;  // caches take turns over at least so many bytes
   float q_std = 0.1F;
+  bool is_plan_late = false;  // the caller calls make_plan, perhaps inside a capture
 };
 
 class DecodeSetup {
@@ -33,6 +34,13 @@ class DecodeSetup {
   [[nodiscard]] int64_t total_tokens() const;
   [[nodiscard]] std::vector<int32_t> const& lens() const { return lens_; }
   [[nodiscard]] DeviceArray<int32_t>& kv_len() { return kv_len_; }
+  /// Binds the problem to device 0; allocates nothing on the device.
+  void make_plan();
+  /// Other lengths, each at most that of the constructor, for the calls to come.
+  void set_lengths(std::vector<int32_t> const& lens);
+  /// Every request gets other pages.
+  void shuffle_pages(uint64_t seed);
+  [[nodiscard]] std::vector<char> download_out() const { return out_.download(); }
   /// NaN everywhere in out and lse.
   void poison_outputs();
   void reset(cudaStream_t stream) const { plan_->reset(workspace(), stream); }
@@ -53,6 +61,7 @@ class DecodeSetup {
   core::Problem problem_;
   std::unique_ptr<core::Backend> backend_;
   std::unique_ptr<core::DecodePlan> plan_;
+  std::vector<int32_t> capacity_;  // the lengths of the constructor, for which each request has pages
   int64_t num_pages_ = 0, table_pages_ = 0;
   DeviceArray<int32_t> kv_len_, table_;
   DeviceArray<uint16_t> q_;

@@ -1,0 +1,248 @@
+// Graph capture, shared schedules and the device planner, on a GPU.
+//
+//   gpu_capture [--schedules 2000]
+//
+// The first test must be the first in the process: a plan is made, and its kernels are loaded, inside a capture.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+
+#include "core/split.hpp"
+#include "cuda/decode_plan.hpp"
+#include "cuda/kernels/plan_schedule.hpp"
+#include "gpu/decode_setup.hpp"
+
+namespace flashmla::test {
+namespace {
+
+constexpr double kMaxOutL2 = 2.8e-3, kMaxLseAbs = 1e-5;
+
+struct Stream {
+  cudaStream_t get = nullptr;
+  Stream() { check_call(cudaStreamCreateWithFlags(&get, cudaStreamNonBlocking), "cudaStreamCreate"); }
+  ~Stream() { cudaStreamDestroy(get); }
+  Stream(Stream const&) = delete;
+  Stream& operator=(Stream const&) = delete;
+};
+
+void expect(bool holds, std::string const& what) {
+  if (!holds) throw std::runtime_error(what);
+}
+
+void expect_right(DecodeSetup const& setup, std::string const& what) {
+  std::vector<int32_t> requests(setup.lens().size());
+  std::iota(requests.begin(), requests.end(), 0);
+  DecodeSetup::Errors const errors = setup.compare(0, requests);
+  char text[128];
+  std::snprintf(text, sizeof(text), ": out L2 error %.2e, lse error %.2e", errors.out_l2, errors.lse_abs);
+  expect(errors.out_l2 <= kMaxOutL2 && errors.lse_abs <= kMaxLseAbs, what + text);
+}
+
+void expect_fault(DecodeSetup const& setup, cudaStream_t stream, int32_t code, std::string const& what) {
+  flashmla_fault fault{};
+  setup.plan().fault(setup.workspace(), stream, fault);
+  expect(fault.code == code, what + ": got fault " + std::to_string(fault.code) + ", expected " + std::to_string(code));
+}
+
+void synchronize(cudaStream_t stream) { check_call(cudaStreamSynchronize(stream), "cudaStreamSynchronize"); }
+
+BenchCase mixed_case(int32_t batch, int32_t h_q, int32_t q_tokens) {
+  return {"mixed", batch, q_tokens, h_q, 0, Lens::kFixed, q_tokens > 1};
+}
+
+std::vector<int32_t> random_lens(int32_t batch, int32_t longest, uint64_t seed) {
+  std::mt19937_64 engine(seed);
+  std::vector<int32_t> lens(static_cast<size_t>(batch));
+  for (int32_t& length : lens) length = engine() % 5 == 0 ? 0 : static_cast<int32_t>(engine() % static_cast<uint64_t>(longest + 1));
+  return lens;
+}
+
+std::vector<int32_t> full_lens(int32_t batch, int32_t longest) { return std::vector<int32_t>(static_cast<size_t>(batch), longest); }
+
+// A plan made inside a capture, then replays of that capture with other lengths and pages.
+void test_capture(BenchCase const& c, int32_t longest, bool is_fp16) {
+  SetupOptions options;
+  options.is_plan_late = true;
+  options.is_fp16 = is_fp16;
+  options.out_dtype = is_fp16 ? FLASHMLA_FP16 : FLASHMLA_BF16;
+  DecodeSetup setup(c, full_lens(c.batch, longest), options);
+  Stream stream;
+  setup.set_lengths(random_lens(c.batch, longest / 4, 3));
+  synchronize(nullptr);
+  Graph graph;
+  graph.capture(stream.get, [&] {
+    setup.make_plan();
+    setup.reset(stream.get);
+    setup.update(stream.get);
+    setup.run(0, stream.get);
+  });
+  auto const replay = [&](std::string const& what) {
+    setup.poison_outputs();
+    synchronize(nullptr);
+    graph.replay(stream.get);
+    synchronize(stream.get);
+    expect_right(setup, what);
+    expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, what);
+  };
+  replay("first replay");
+  std::vector<char> const first = setup.download_out();
+  replay("second replay");
+  expect(first == setup.download_out(), "two replays differ in bits");
+  setup.set_lengths(full_lens(c.batch, longest));
+  replay("longer");
+  setup.set_lengths(random_lens(c.batch, longest, 5));
+  setup.shuffle_pages(11);
+  replay("other pages");
+  setup.set_lengths(random_lens(c.batch, 70, 7));
+  replay("shorter");
+  setup.set_lengths(full_lens(c.batch, 0));
+  replay("all empty");
+  std::vector<int32_t> one = full_lens(c.batch, 0);
+  one.back() = longest;
+  setup.set_lengths(one);
+  replay("one request");
+}
+
+// A schedule of other lengths costs balance only.
+void test_stale_schedule(BenchCase const& c, int32_t longest) {
+  DecodeSetup setup(c, full_lens(c.batch, longest), {});
+  Stream stream;
+  setup.reset(stream.get);
+  for (uint64_t seed = 0; seed < 12; ++seed) {
+    setup.set_lengths(random_lens(c.batch, seed % 3 == 0 ? 100 : longest, 2 * seed));
+    synchronize(nullptr);
+    setup.update(stream.get);
+    synchronize(stream.get);
+    setup.set_lengths(seed % 4 == 3 ? full_lens(c.batch, 0) : random_lens(c.batch, seed % 3 == 1 ? 100 : longest, 2 * seed + 1));
+    setup.poison_outputs();
+    synchronize(nullptr);
+    setup.run(0, stream.get);
+    synchronize(stream.get);
+    expect_right(setup, "stale schedule " + std::to_string(seed));
+    expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, "stale schedule " + std::to_string(seed));
+  }
+}
+
+// Two streams follow one schedule at the same time, each with its own workspace and output.
+void test_shared_schedule(BenchCase const& c, int32_t longest) {
+  DecodeSetup setup(c, full_lens(c.batch, longest), {});
+  Stream streams[2];
+  setup.reset(streams[0].get);
+  setup.update(streams[0].get);
+  setup.run(0, streams[0].get);
+  synchronize(streams[0].get);
+  expect_right(setup, "alone");
+  std::vector<char> const alone = setup.download_out();
+
+  DeviceArray<char> workspace(setup.plan().workspace_bytes()), out(alone.size());
+  setup.plan().reset(workspace.get(), streams[1].get);
+  core::DecodeCall other = setup.call(0);
+  other.out = out.get();
+  other.lse = nullptr;
+  for (int i = 0; i < 200; ++i) {
+    setup.run(0, streams[0].get);
+    setup.plan().run(other, setup.schedule(), workspace.get(), streams[1].get);
+  }
+  synchronize(streams[0].get);
+  synchronize(streams[1].get);
+  expect(setup.download_out() == alone && out.download() == alone, "streams that share a schedule disturb each other");
+}
+
+void test_mismatch(BenchCase const& c, int32_t longest) {
+  DecodeSetup setup(c, full_lens(c.batch, longest), {});
+  Stream stream;
+  setup.reset(stream.get);
+  setup.run(0, stream.get);  // the schedule is all ones
+  expect_fault(setup, stream.get, FLASHMLA_FAULT_SCHEDULE_MISMATCH, "schedule never made");
+  expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, "fault read before");
+  core::LengthsCall fewer = setup.lengths();
+  fewer.batch -= 1;
+  setup.plan().update(fewer, setup.schedule(), stream.get);
+  setup.run(0, stream.get);
+  expect_fault(setup, stream.get, FLASHMLA_FAULT_SCHEDULE_MISMATCH, "schedule of another batch");
+  setup.update(stream.get);
+  setup.run(0, stream.get);
+  synchronize(stream.get);
+  expect_right(setup, "after mismatches");
+  expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, "after mismatches");
+}
+
+// The device's planner against the host's, byte for byte.
+void test_schedules(int count) {
+  std::mt19937_64 engine(17);
+  auto const below = [&](uint64_t n) { return static_cast<int32_t>(engine() % n); };
+  DeviceArray<int32_t> kv_len(12001);
+  DeviceArray<char> schedule(core::schedule_bytes(cuda::kMaxWorkers));
+  Stream stream;
+  for (int i = 0; i < count; ++i) {
+    int32_t const sizes[] = {1 + below(4), 1 + below(140), 1 + below(1100), 1 + below(12000), below(2)};
+    int32_t const batch = sizes[below(5)], h_q = 1 + below(128), q_tokens = 1 + (below(3) == 0 ? below(16) : 0);
+    core::PlanShape shape = cuda::plan_shape(1 << below(3), 1 + below(140));
+    shape.part_cost = below(3) == 0 ? below(40) : shape.part_cost;
+    int64_t const kinds[] = {1, 70, 4096, 131072, 1048577, int64_t{INT32_MAX}};
+    int64_t const longest = kinds[below(6)];
+    std::vector<int32_t> lens(static_cast<size_t>(batch));
+    for (int32_t& length : lens) length = below(6) == 0 ? -below(3) : static_cast<int32_t>(engine() % static_cast<uint64_t>(longest));
+    kv_len.upload(lens);
+    schedule.fill(0xa5);
+    synchronize(nullptr);
+    cuda::launch_plan_schedule({shape, batch, q_tokens, core::num_row_tiles(shape, q_tokens, h_q), kv_len.get(), schedule.get()},
+                               stream.get);
+    synchronize(stream.get);
+    std::vector<char> want(schedule.size(), static_cast<char>(0xa5));
+    core::make_schedule(shape, {batch, q_tokens, h_q}, lens.data(), want.data());
+    std::vector<char> const got = schedule.download();
+    auto const at = std::mismatch(want.begin(), want.end(), got.begin()).first - want.begin();
+    expect(got == want, "schedule " + std::to_string(i) + " (batch " + std::to_string(batch) + ", workers " +
+                            std::to_string(shape.max_workers) + ", longest " + std::to_string(longest) +
+                            ") differs from the host's at byte " + std::to_string(at));
+  }
+}
+
+struct Test {
+  char const* name;
+  std::function<void()> body;
+};
+
+int run_tests(int num_schedules) {
+  std::vector<Test> const tests = {
+      {"capture as the first call", [] { test_capture(mixed_case(7, 16, 1), 9000, false); }},
+      {"capture, 128 heads", [] { test_capture(mixed_case(3, 128, 1), 5000, false); }},
+      {"capture, FP16, 3 query tokens", [] { test_capture(mixed_case(33, 20, 3), 700, true); }},
+      {"capture, batch 1", [] { test_capture(mixed_case(1, 16, 1), 20000, false); }},
+      {"capture, 128 heads x 4 query tokens", [] { test_capture(mixed_case(2, 128, 4), 3000, false); }},
+      {"stale schedule, 16 heads", [] { test_stale_schedule(mixed_case(9, 16, 1), 6000); }},
+      {"stale schedule, 128 heads x 2 query tokens", [] { test_stale_schedule(mixed_case(5, 128, 2), 3000); }},
+      {"shared schedule, 16 heads", [] { test_shared_schedule(mixed_case(5, 16, 1), 4000); }},
+      {"shared schedule, 128 heads", [] { test_shared_schedule(mixed_case(6, 128, 1), 4000); }},
+      {"schedule mismatch", [] { test_mismatch(mixed_case(4, 64, 1), 1000); }},
+      {"schedules equal the host's", [num_schedules] { test_schedules(num_schedules); }},
+  };
+  int failures = 0;
+  for (Test const& test : tests) {
+    try {
+      test.body();
+      std::printf("ok      %s\n", test.name);
+    } catch (std::exception const& error) {
+      ++failures;
+      std::printf("FAILED  %s: %s\n", test.name, error.what());
+    }
+    std::fflush(stdout);
+  }
+  std::printf("gpu_capture: %zu tests, %d failed\n", tests.size(), failures);
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace flashmla::test
+
+int main(int argc, char** argv) {
+  int num_schedules = 2000;
+  CLI::App app("Graph capture, shared schedules and the device planner, on a GPU.");
+  app.add_option("--schedules", num_schedules, "random length vectors")->check(CLI::PositiveNumber);
+  CLI11_PARSE(app, argc, argv);
+  return flashmla::test::run_on_gpu("gpu_capture", [&] { return flashmla::test::run_tests(num_schedules); });
+}
