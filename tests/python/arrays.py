@@ -2,6 +2,7 @@
 
 Each turns float64 NumPy arrays into its own and back; `dtype` is what `run` has to be told.
 """
+
 import dataclasses
 import typing
 

@@ -1,4 +1,5 @@
 """Fixtures shared by the Python tests. The library under test is FLASHMLA_LIBRARY, the installed package's, or build/lib's."""
+
 import pathlib
 import sys
 

@@ -2,6 +2,7 @@
 
 Deliberately shares nothing with src/reference: two definitions that agree are worth more than one.
 """
+
 import dataclasses
 
 import numpy as np
@@ -27,7 +28,10 @@ class Case:
 
 
 def make_case(lengths, *, h_q=16, h_kv=1, s_q=1, page=64, causal=False, element=np.float16, seed=0, poison=True):
-    """Random inputs, of the size that upstream's tolerances are made for, with pages in random order; unused slots and pages hold NaN, and unused table entries junk."""
+    """Random inputs of the size that upstream's tolerances are made for, with pages in random order.
+
+    Unused slots and pages hold NaN, and unused table entries junk.
+    """
     rng = np.random.default_rng(seed)
     used = [-(-n // page) for n in lengths]
     num_pages = sum(used) + 2

@@ -1,4 +1,5 @@
 """The ctypes declarations against the C header: every struct's size and offsets, every enum value, every function."""
+
 import ctypes
 import re
 import shutil

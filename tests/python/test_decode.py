@@ -1,4 +1,5 @@
 """DecodePlan against the float64 reference, for every kind of array."""
+
 import numpy as np
 import pytest
 from arrays import KINDS, Foreign, torch

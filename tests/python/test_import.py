@@ -1,4 +1,5 @@
 """`import flashmla` needs the standard library alone, finds its library, and refuses a wrong one."""
+
 import json
 import os
 import subprocess

@@ -1,4 +1,5 @@
 """merge, append and the page pool."""
+
 import numpy as np
 import pytest
 from arrays import KINDS

@@ -7,6 +7,7 @@
 This package is ctypes over libflashmla's C ABI and needs the standard library alone. Arrays are recognised when they arrive: torch tensors,
 NumPy arrays, and anything else that speaks DLPack. `flashmla.compat.flash_mla` is a drop-in for the module of that name.
 """
+
 from flashmla._abi import DeviceKind, DType, EmptyRow, FaultCode, Isa, KvFormat, LseBase, LseLayout, Status
 from flashmla._errors import Error
 from flashmla._library import lib as _lib

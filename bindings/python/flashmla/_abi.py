@@ -3,6 +3,7 @@
 Nothing here has behaviour. Field order and types must follow the header; tests/python/test_abi.py compiles the header and compares
 every offset and size. Shapes and meanings are documented there, and in the public classes of this package.
 """
+
 import ctypes
 import enum
 

@@ -8,11 +8,12 @@ An adapter is a module with the same few functions for one family of arrays:
     stream(device_index)               the raw stream that work should go to
 `where` is (operation, argument) for error messages. flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
 """
+
 import ctypes
 import importlib
 
 from flashmla._abi import DeviceKind, DType, View
-from flashmla._errors import Error, invalid
+from flashmla._errors import invalid
 
 MAX_RANK = 4
 HOST = (DeviceKind.CPU, 0)
@@ -64,7 +65,7 @@ def resolve_dtype(name, table, where, as_bf16):
     dtype = table.get(name)
     if dtype is None:
         hint = ' (for bfloat16 in uint16, pass dtype="bf16")' if name == "uint16" else ""
-        raise Error(f"{where[0]}: {where[1]}: got dtype {name}, expected one of {', '.join(table)}{hint}")
+        raise invalid(*where, f"dtype {name}", f"one of {', '.join(table)}{hint}")
     return dtype
 
 

@@ -3,6 +3,7 @@
 A capsule is asked for, read and dropped without being consumed: its own destructor then gives the tensor back. The array itself, which
 the caller holds, keeps the memory. Layout: https://dmlc.github.io/dlpack/latest/c_api.html (DLTensor opens every DLManagedTensor).
 """
+
 import ctypes
 
 from flashmla._abi import DeviceKind, DType

@@ -1,4 +1,5 @@
 """The one exception of the package, and the grammar of its messages: `operation: argument: got X, expected Y (reason)`."""
+
 from flashmla._abi import Status
 
 

@@ -1,4 +1,5 @@
 """Finds, loads and checks the shared library. Calls through it release the GIL (ctypes.CDLL does)."""
+
 import ctypes
 import os
 import pathlib

@@ -1,9 +1,10 @@
 """The adapter for numpy.ndarray. Imported when the first one arrives; imports nothing itself but NumPy, which is there by then."""
+
 import numpy
 
 from flashmla._abi import DType
 from flashmla._arrays import HOST, HostMemory, resolve_dtype, write_view
-from flashmla._errors import Error, invalid
+from flashmla._errors import invalid
 
 _DTYPES = {
     "bfloat16": DType.BF16, "float16": DType.FP16, "float32": DType.FP32, "float64": DType.FP64, "int32": DType.INT32,
@@ -35,7 +36,7 @@ def empty(like, shape, dtype, where):
         try:
             import ml_dtypes
         except ImportError:
-            raise Error(f"{where[0]}: {where[1]}: got no array and no ml_dtypes, expected one of them (NumPy itself has no bfloat16)") from None
+            raise invalid(*where, "no array and no ml_dtypes", "one of them (NumPy itself has no bfloat16)") from None
         return numpy.empty(shape, ml_dtypes.bfloat16)
     return numpy.empty(shape, {DType.FP16: numpy.float16, DType.FP32: numpy.float32}[dtype])
 

@@ -1,4 +1,5 @@
 """Problem: what does not change between decoding steps, as keywords with the defaults of the C ABI."""
+
 import dataclasses
 import math
 

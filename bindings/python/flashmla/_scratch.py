@@ -5,6 +5,7 @@ threads from interleaving the launches of their runs. What a CUDA graph captured
 go to any stream: captures have workspaces of their own, cleared again by a node in each graph. Graphs captured on one stream share one,
 as their memory pools do, and must not replay at the same time.
 """
+
 import ctypes
 import threading
 

@@ -1,4 +1,5 @@
 """What this machine and this build of the library can do."""
+
 import ctypes
 import typing
 
@@ -47,7 +48,8 @@ def devices():
         row = _abi.DeviceInfo()
         check(lib.flashmla_get_device_info(index, ctypes.byref(row)))
         device = "cpu" if row.device.kind == DeviceKind.CPU else f"cuda:{row.device.index}"
-        rows.append(DeviceInfo(device, row.name.decode(), bool(row.usable), row.reason.decode(), row.num_units, row.capability, row.memory_bytes))
+        numbers = (row.num_units, row.capability, row.memory_bytes)
+        rows.append(DeviceInfo(device, row.name.decode(), bool(row.usable), row.reason.decode(), *numbers))
     return rows
 
 
@@ -64,7 +66,8 @@ def kernels():
     for index in range(lib.flashmla_num_kernels()):
         row = _abi.KernelInfo()
         check(lib.flashmla_get_kernel_info(index, ctypes.byref(row)))
-        rows.append(KernelInfo(row.name.decode(), DeviceKind(row.device_kind), Isa(row.isa), row.serves.decode(), bool(row.usable), row.reason.decode()))
+        kind, isa = DeviceKind(row.device_kind), Isa(row.isa)
+        rows.append(KernelInfo(row.name.decode(), kind, isa, row.serves.decode(), bool(row.usable), row.reason.decode()))
     return rows
 
 

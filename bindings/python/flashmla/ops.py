@@ -1,4 +1,5 @@
 """Stand-alone operations: the merge of partial results, and appending new tokens to a paged cache."""
+
 import ctypes
 
 from flashmla import _abi

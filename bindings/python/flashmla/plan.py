@@ -1,4 +1,5 @@
 """DecodePlan: attention of new tokens over a paged KV cache, planned once and run once a layer."""
+
 import contextlib
 import ctypes
 import sys

@@ -1,4 +1,5 @@
 """PagePool: hands out the pages of a paged cache."""
+
 import ctypes
 import weakref
 
@@ -16,8 +17,9 @@ class PagePool:
     """
 
     def __init__(self, num_pages):
+        num_pages = whole_number("page_pool_create", "num_pages", num_pages, -_INT64_MAX, _INT64_MAX)
         handle = ctypes.c_void_p()
-        check(lib.flashmla_page_pool_create(whole_number("page_pool_create", "num_pages", num_pages, -_INT64_MAX, _INT64_MAX), ctypes.byref(handle)))
+        check(lib.flashmla_page_pool_create(num_pages, ctypes.byref(handle)))
         self._handle = handle.value
         weakref.finalize(self, lib.flashmla_page_pool_destroy, self._handle)
 

@@ -3,6 +3,7 @@
 Attributes only, no DLPack, and the raw current stream. An eager call's cost on the host is mostly Python's, so `Runner` keeps argument
 structs filled in: a call whose shapes, strides, dtypes and devices are those of the last one writes six pointers and calls the library.
 """
+
 import ctypes
 
 import torch

@@ -1,4 +1,5 @@
 """Drop-ins for other libraries' modules. Importing this package imports none of them, and no framework."""
+
 import importlib
 import sys
 

@@ -7,6 +7,7 @@ begins at request `batch`. The second, int32 [batch + 1], is the running count o
 Requests lie on a line, each as long as its blocks plus a fixed overhead for opening it; the line is cut evenly, and a cut inside an
 overhead moves to that request's first block.
 """
+
 import torch
 
 from flashmla._errors import invalid

@@ -7,6 +7,7 @@ makes its own schedule from the lengths, on the stream, so the tensors may be co
 
 CPU tensors are accepted everywhere, and every page size that the library supports. What is not built raises flashmla.Error.
 """
+
 import os
 import threading
 
@@ -26,7 +27,9 @@ __all__ = ["__version__", "flash_attn_varlen_func", "flash_mla_sparse_fwd", "fla
 _OPERATION = "flash_mla_with_kvcache"
 _DENSE = "dense decode over a BF16 or FP16 cache [num_pages, page, h_kv, 576] (the only one built)"
 _FORMATS = {torch.bfloat16: "bf16_576", torch.float16: "fp16_576"}
-_ARGUMENTS = {"page_table": "block_table", "kv_len": "cache_seqlens", "lengths.kv_len": "cache_seqlens", "cache": "k_cache", "sink": "attn_sink"}
+_ARGUMENTS = {
+    "page_table": "block_table", "kv_len": "cache_seqlens", "lengths.kv_len": "cache_seqlens", "cache": "k_cache", "sink": "attn_sink",
+}  # fmt: skip
 _METADATA_ARGUMENTS = ("cache_seqlens", "num_q_tokens_per_head_k", "num_heads_k", "num_heads_q", "is_fp8_kvcache", "topk")
 
 _plans = {}  # what a call asks of a plan -> DecodePlan; kept for good, since graphs may use their workspaces
@@ -46,7 +49,8 @@ class SchedulerMetadata:
         self.capture = 0  # the graph capture that fills the schedule, 0 when an eager call did
 
     def __repr__(self):
-        return f"SchedulerMetadata({'unused' if self.asked is None else _describe(self.asked)})"
+        values = {} if self.asked is None else _values(self.asked)
+        return f"SchedulerMetadata({', '.join(f'{name}={value}' for name, value in values.items()) or 'unused'})"
 
 
 def get_mla_metadata(*args, **kwargs):
@@ -86,11 +90,11 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
                            enable_batch_invariant=False):  # fmt: skip
     """Dense decode over a paged cache. Returns (out [batch, s_q, h_q, 512] of q's dtype, lse float32 [batch, h_q, s_q], natural log).
 
-    q: [batch, s_q, h_q, 576] BF16 or FP16. k_cache: [num_pages, page, h_kv, 576] of the same dtype. block_table: int32 [batch,
-    max_pages]; entries past a length may hold anything. cache_seqlens: int32 [batch]. head_dim_v: 512. tile_scheduler_metadata,
-    num_splits: what get_mla_metadata returned; num_splits may be None. softmax_scale: 576 ** -0.5 by default. causal: bottom-right.
-    attn_sink: float32 [h_q]. A row that sees no key gives 0 and lse +inf. The remaining arguments belong to FP8 and sparse attention,
-    which are not built. Work is enqueued on the current stream. Raises flashmla.Error.
+    q: [batch, s_q, h_q, 576] BF16 or FP16. k_cache: [num_pages, page, h_kv, 576] of the same dtype (h_kv may be left out when it is 1).
+    block_table: int32 [batch, max_pages]; entries past a length may hold anything. cache_seqlens: int32 [batch]. head_dim_v: 512.
+    tile_scheduler_metadata, num_splits: what get_mla_metadata returned; num_splits may be None. softmax_scale: 576 ** -0.5 by default.
+    causal: bottom-right. attn_sink: float32 [h_q]. A row that sees no key gives 0 and lse +inf. The remaining arguments belong to FP8 and
+    sparse attention, which are not built. Work is enqueued on the current stream. Raises flashmla.Error.
     """
     metadata = tile_scheduler_metadata
     if (
@@ -153,8 +157,8 @@ def _asked(q, k_cache, options):
     head_dim_v, scale, causal, batch_invariant = options
     if q.dim() != 4:
         raise invalid(_OPERATION, "q", f"rank {q.dim()}", "rank 4: [batch, s_q, h_q, 576]")
-    if k_cache.dim() != 4:
-        raise invalid(_OPERATION, "k_cache", f"rank {k_cache.dim()}", "rank 4: [num_pages, page, h_kv, 576]")
+    if k_cache.dim() not in (3, 4):
+        raise invalid(_OPERATION, "k_cache", f"rank {k_cache.dim()}", "rank 4: [num_pages, page, h_kv, 576], or 3 without h_kv")
     if k_cache.dtype not in _FORMATS:
         raise unsupported(_OPERATION, "k_cache", f"dtype {k_cache.dtype}", "torch.bfloat16 or torch.float16")
     if q.dtype != k_cache.dtype:
@@ -162,7 +166,8 @@ def _asked(q, k_cache, options):
     if head_dim_v != 512:
         raise unsupported(_OPERATION, "head_dim_v", head_dim_v, "512")
     batch, s_q, h_q, _ = q.shape
-    key = (device_of(q), h_q, k_cache.shape[2], _FORMATS[k_cache.dtype], k_cache.shape[1], s_q, bool(causal), scale, bool(batch_invariant))
+    h_kv = k_cache.shape[2] if k_cache.dim() == 4 else 1
+    key = (device_of(q), h_q, h_kv, _FORMATS[k_cache.dtype], k_cache.shape[1], s_q, bool(causal), scale, bool(batch_invariant))
     return key, (batch, s_q)
 
 
@@ -182,6 +187,9 @@ def _plan_for(asked):
 
 def _run_with_object(metadata, asked, options, tensors, attn_sink):
     q, k_cache, block_table, cache_seqlens = tensors
+    batch = asked[1][0]
+    if cache_seqlens.shape != (batch,):
+        raise invalid(_OPERATION, "cache_seqlens", f"shape {list(cache_seqlens.shape)}", f"[{batch}], the batch of q")
     with _lock:
         if metadata.asked is None:
             runner = _plan_for(asked).torch_runner()
@@ -233,12 +241,13 @@ def _run(runner, schedule, workspace, tensors, attn_sink):
 
 def _check_two_tensors(metadata, num_splits, q):
     if not isinstance(metadata, torch.Tensor):
-        raise invalid(_OPERATION, "tile_scheduler_metadata", _tensor_text(metadata), "what get_mla_metadata returned: its object, or a tensor")
+        raise invalid(_OPERATION, "tile_scheduler_metadata", _tensor_text(metadata), "what get_mla_metadata returned")
     wanted = {"tile_scheduler_metadata": (metadata, ("num_parts", _metadata.ROW)), "num_splits": (num_splits, (q.shape[0] + 1,))}
     for name, (tensor, shape) in wanted.items():
         if tensor is None and name == "num_splits":
             continue
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype != torch.int32 or tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
+        good = isinstance(tensor, torch.Tensor) and tensor.dtype == torch.int32
+        if not good or tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
             raise invalid(_OPERATION, name, _tensor_text(tensor), f"an int32 tensor [{', '.join(str(n) for n in shape)}]")
         if tensor.device != q.device:
             raise invalid(_OPERATION, name, f"device {tensor.device}", f"{q.device}, that of q")
@@ -246,15 +255,22 @@ def _check_two_tensors(metadata, num_splits, q):
         _metadata.check_rows(_OPERATION, metadata)
 
 
-def _other_shape(got, asked):
-    return invalid(_OPERATION, "tile_scheduler_metadata", f"one filled by a call with {_describe(got)}",
-                   f"{_describe(asked)} (make a new one with get_mla_metadata() when shapes change)")  # fmt: skip
+_FIELDS = ("device", "h_q", "h_kv", "format", "page", "s_q", "causal", "softmax_scale", "enable_batch_invariant", "batch")
 
 
-def _describe(asked):
-    (device, h_q, h_kv, kv_format, page, _, causal, scale, batch_invariant), (batch, s_q) = asked
-    return (f"batch {batch}, s_q {s_q}, h_q {h_q}, h_kv {h_kv}, {kv_format}, page {page}, causal {causal}, scale {scale}, "
-            f"batch_invariant {batch_invariant}, device {device[0].name.lower()}:{device[1]}")  # fmt: skip
+def _values(asked):
+    """What a call asks for, by name."""
+    key, (batch, _) = asked
+    (kind, index), *rest = key
+    return dict(zip(_FIELDS, (f"{kind.name.lower()}:{index}", *rest, batch)))
+
+
+def _other_shape(filled, asked):
+    old, new = _values(filled), _values(asked)
+    changed = [name for name in _FIELDS if old[name] != new[name]]
+    got, expected = (", ".join(f"{name} {values[name]}" for name in changed) for values in (new, old))
+    return invalid(_OPERATION, "tile_scheduler_metadata", f"a call with {got}",
+                   f"{expected}, as in the first call that used it (call get_mla_metadata() again when shapes change)")  # fmt: skip
 
 
 def _renamed(error, metadata, q, k_cache, cache_seqlens):
