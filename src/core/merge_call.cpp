@@ -49,6 +49,7 @@ MergeCall validate(flashmla_merge_args const& args) {
   call.tokens = args.out.size[0];
   call.heads = args.out.size[1];
   call.v_dim = args.out.size[2];
+  if (call.v_dim == 0) check.fail("out", {"dim 2 = 0"}, {"at least 1"});
   Dim const tokens{call.tokens, "tokens of out"}, heads{call.heads, "heads of out"}, v_dim{call.v_dim, "d_v of out"};
   check.input("partial_out", args.partial_out, call.partial_dtype, ViewCheck::kRows, {{kAnySize}, tokens, heads, v_dim});
   call.num_parts = args.partial_out.size[0];

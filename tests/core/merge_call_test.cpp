@@ -69,6 +69,7 @@ TEST(MergeCall, BadArguments) {
       {"out", "rank 4, expected rank 3", [](A& a) { a.out.rank = 4; }},
       {"out", "device kind 9", [](A& a) { a.out.device.kind = 9; }},
       {"out", "stride 1 = 100, expected at least 512", [](A& a) { a.out.stride[1] = 100; }},
+      {"out", "dim 2 = 0, expected at least 1", [](A& a) { a.out.size[2] = 0; }},
       {"out", "memory shared with partial_out", [](A& a) { a.out.data = a.partial_out.data; }},
       {"partial_out", "no view", [](A& a) { a.partial_out = View(); }},
       {"partial_out", "dtype UINT8", [](A& a) { a.partial_out.dtype = kUint8; }},

@@ -1,0 +1,28 @@
+# The dynamic symbols of LIBRARY must be exactly the functions that HEADER declares. Run with cmake -P.
+execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" lines "${listing}")
+set(exported)
+foreach(line ${lines})
+  if(line MATCHES "^[0-9a-f]+ A FLASHMLA_[0-9]+$")  # the node of the version script
+    continue()
+  endif()
+  string(REGEX REPLACE "^[^ ]* +[A-Za-z] +([^@]+).*$" "\\1" name "${line}")
+  list(APPEND exported ${name})
+endforeach()
+
+file(READ ${HEADER} text)
+string(REGEX MATCHALL "\nFLASHMLA_API [^(]*\\(" declarations "${text}")
+set(declared)
+foreach(declaration ${declarations})
+  string(REGEX REPLACE "^.*[ *](flashmla_[a-z0-9_]+)\\($" "\\1" name "${declaration}")
+  list(APPEND declared ${name})
+endforeach()
+
+list(SORT exported)
+list(SORT declared)
+if(NOT declared)
+  message(FATAL_ERROR "no declarations found in ${HEADER}")
+endif()
+if(NOT exported STREQUAL declared)
+  message(FATAL_ERROR "exported: ${exported}\ndeclared: ${declared}")
+endif()
