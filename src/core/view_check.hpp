@@ -24,9 +24,9 @@ inline constexpr int64_t kAnySize = -1;
 
 /// The addresses from the first to the last byte of a view; empty when it has no element.
 struct Extent {
-  char const* argument = nullptr;
-  flashmla_view const* view = nullptr;
-  uintptr_t begin = 0, end = 0;
+  char const* argument;
+  flashmla_view const* view;
+  uintptr_t begin, end;
 };
 
 /// A view by its name in messages.
@@ -77,7 +77,7 @@ class ViewCheck {
   static constexpr int kMaxViews = 16;
   char const* operation_;
   flashmla_device device_;
-  std::array<Extent, kMaxViews> inputs_;
+  std::array<Extent, kMaxViews> inputs_;  // the first num_inputs_ are set; clearing a kilobyte a call would be seen
   std::array<Extent, kMaxViews> outputs_;
   int num_inputs_ = 0, num_outputs_ = 0;
 };
