@@ -2,8 +2,12 @@
 //
 // Math: a copy; slot = page * page_tokens + offset, -1 skips, any other slot outside the cache is skipped and recorded.
 //   Reference: src/reference/append.cpp.
-// Roles: one warp a token. Timeline: slot -> copy of latent and RoPE, 16 bytes a lane where everything is aligned.
-// Shared memory: none. Barriers: none. Registers: no constraint. Limits: formats of 2-byte elements.
+// Roles: one warp a token.
+// Timeline: slot -> copy of latent and RoPE, 16 bytes a lane where everything is aligned.
+// Shared memory: none.
+// Barriers: none.
+// Registers: no constraint.
+// Limits: formats of 2-byte elements.
 #pragma once
 
 #include <cstdint>

@@ -3,7 +3,9 @@
 // Math: device/merge_row.cuh; a part with lse +inf or -inf is empty. Reference: src/reference/merge.cpp.
 // Roles: one warp a row (token, head); 8 rows a CTA; a lane takes 4 columns at a time.
 // Timeline: row sum over the parts -> for each 4 columns, all parts in order -> store.
-// Shared memory: none. Barriers: none. Registers: no constraint.
+// Shared memory: none.
+// Barriers: none.
+// Registers: no constraint.
 // Limits: none on parts, rows and columns.
 #pragma once
 

@@ -1,0 +1,94 @@
+// The arithmetic of a plan: shapes, and what run hands to the kernels.
+#include "cuda/decode_plan.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/workspace.hpp"
+#include "cuda/kernels/plan_schedule.hpp"
+
+namespace flashmla::cuda {
+namespace {
+
+core::Problem some_problem() {
+  core::Problem problem;
+  problem.h_q = 20;
+  problem.format = core::find_kv_format(FLASHMLA_KV_BF16_576);
+  problem.scale = 0.5F;
+  problem.causal = true;
+  problem.max_kv_len = 4096;
+  return problem;
+}
+
+TEST(PlanShape, workersFitTheMultiprocessors) {
+  for (int32_t group = 1; group <= kMaxGroup; ++group)
+    for (int32_t num_sms : {1, 2, 78, 114, 132, 1000}) {
+      core::PlanShape const shape = plan_shape(group, num_sms);
+      EXPECT_EQ(shape.tile_rows, kCtaRows * group);
+      EXPECT_EQ(shape.tile_tokens, kTileTokens);
+      EXPECT_GE(shape.max_workers, 1);
+      EXPECT_LE(shape.max_workers, kMaxWorkers);
+      EXPECT_TRUE(shape.max_workers == 1 || shape.max_workers * group <= num_sms);
+      EXPECT_GT(shape.tile_cost, 0);
+    }
+}
+
+TEST(ChooseGroup, coversTheRowsWithoutAWholeCtaToSpare) {
+  for (int64_t rows = 1; rows <= 1024; ++rows) {
+    int const group = choose_group(rows);
+    ASSERT_GE(group, 1);
+    ASSERT_LE(group, kMaxGroup);
+    ASSERT_TRUE(group == 1 || rows > int64_t{kCtaRows} * (group - 1)) << rows;
+  }
+}
+
+TEST(DecodeParams, unitsAndBuffers) {
+  core::Problem problem = some_problem();
+  core::PlanShape const shape = plan_shape(2, 132);
+  alignas(256) static char workspace[1024], schedule[256];
+  DenseDecodeParams const natural = decode_params(problem, shape, {}, {schedule, workspace});
+  EXPECT_EQ(natural.h_q, 20);
+  EXPECT_EQ(natural.group, 2);
+  EXPECT_EQ(natural.max_workers, 66);
+  EXPECT_EQ(natural.causal, 1);
+  EXPECT_EQ(natural.max_kv_len, 4096);
+  EXPECT_FLOAT_EQ(natural.scale_log2, 0.5F * static_cast<float>(M_LOG2E));
+  EXPECT_FLOAT_EQ(natural.lse_factor, static_cast<float>(M_LN2));
+  EXPECT_EQ(natural.empty_lse, INFINITY);
+  EXPECT_EQ(natural.schedule, schedule);
+  EXPECT_EQ(natural.workspace, workspace);
+  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_lse), workspace + core::workspace_lse_offset());
+  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_out), workspace + core::workspace_out_offset(shape));
+  EXPECT_EQ(core::workspace_out_offset(shape) % 256, 0U) << "partial results are read 16 bytes at a time";
+
+  problem.lse_base = FLASHMLA_LSE_BASE_2;
+  problem.empty_row = FLASHMLA_EMPTY_LSE_MINUS_INF;
+  problem.causal = false;
+  DenseDecodeParams const binary = decode_params(problem, shape, {}, {schedule, workspace});
+  EXPECT_EQ(binary.lse_factor, 1.0F);
+  EXPECT_EQ(binary.empty_lse, -INFINITY);
+  EXPECT_EQ(binary.causal, 0);
+}
+
+TEST(DecodeParams, alignmentOfQueries) {
+  core::Problem const problem = some_problem();
+  core::PlanShape const shape = plan_shape(1, 132);
+  alignas(256) static char memory[4096];
+  auto const is_aligned = [&](ptrdiff_t nope_byte, ptrdiff_t pe_byte, int64_t head_stride) {
+    core::DecodeCall call;
+    call.q_nope = memory + nope_byte;
+    call.q_pe = memory + pe_byte;
+    call.q_nope_stride = call.q_pe_stride = {20 * head_stride, 20 * head_stride, head_stride};
+    return decode_params(problem, shape, call, {memory, memory}).q_is_aligned != 0;
+  };
+  EXPECT_TRUE(is_aligned(0, 1024, 576));
+  EXPECT_TRUE(is_aligned(16, 1040, 584));
+  EXPECT_FALSE(is_aligned(2, 1026, 576));
+  EXPECT_FALSE(is_aligned(0, 1026, 576));
+  EXPECT_FALSE(is_aligned(0, 1024, 577));
+}
+
+}  // namespace
+}  // namespace flashmla::cuda
