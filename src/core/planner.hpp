@@ -2,11 +2,16 @@
 //
 // A unit is (request, row tile, token tile). An item, (request, row tile), costs `part_cost` for opening it plus
 // `tile_cost` for each of its token tiles; an item without tokens counts as one tile, so that some worker writes its
-// empty rows. Items lie on a line in order; worker w takes the stretch between two cuts. Every cut except at the ends
-// is assumed to fall inside an item, which then has to be opened twice, so with S = the sum of all item costs each
-// worker gets
-//     budget = (S + (workers - 1) * part_cost) / workers,
-// worker 0 the first `budget` of the line and every other worker `budget - part_cost` of it:
+// empty rows. Items lie in a line in order. With S = the sum of their costs and workers = max_workers, or the number of
+// tiles where those are fewer, a fair share is
+//     budget = (S + (workers - 1) * part_cost) / workers:
+// every cut except at the ends is assumed to fall inside an item, which then has to be opened twice.
+//
+// Whole items. When there are no more items than max_workers and none costs a whole tile more than the fair share, each
+// item is one worker's: splitting could not make the longest worker a tile shorter, and nothing has to be merged.
+//
+// Cuts. Otherwise worker w takes the stretch of the line between two cuts, worker 0 the first `budget` of it and every
+// other worker `budget - part_cost`:
 //     cut(w) = floor(w * (S + (workers - 1) * part_cost) / workers) - (w - 1) * part_cost,   0 < w < workers.
 // A cut inside a tile moves down to that tile's start; one inside the opening cost moves down to the item's start.
 //
@@ -16,10 +21,11 @@
 //    start at the same first tile have nothing, except the last of them. So no part is empty, every token has one part.
 //  - A worker holds at most two partial results: its first part and its last.
 //  - A worker's cost, the sum over its parts of part_cost + tile_cost * tiles, is below budget + tile_cost: nobody has
-//    a whole tile more than the fair share. `budget` itself is at most one part_cost above the mean of all workers.
+//    a whole tile more than the fair share, which itself is at most one part_cost above the mean of all workers. With
+//    cuts it is also above budget - 2 * part_cost - tile_cost.
 //
-// The host loops over requests; the device gives each request to a thread after a scan. Both call `cut_position`,
-// `first_cut_at_or_after` and `locate`, so their schedules are equal bit for bit.
+// The host loops over requests; the device gives each request to a thread after a scan. Both call `keeps_items_whole`,
+// `cut_position` and `locate`, so their schedules are equal bit for bit.
 #pragma once
 
 #include <cstdint>
@@ -53,15 +59,29 @@ constexpr int64_t item_cost(PlanShape const& shape, int32_t kv_len) {
 
 /// Sums over all items, from which everything else follows.
 struct PlanTotals {
-  int64_t cost;   // sum of item costs
-  int64_t tiles;  // sum of token tiles, at least 1 an item
+  int64_t cost;       // sum of item costs
+  int64_t tiles;      // sum of token tiles, at least 1 an item
+  int32_t items;      // requests times row tiles
+  int64_t item_cost;  // the largest of an item
 };
 
-constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals) {
+/// Workers that can have work: no more than tiles.
+constexpr int32_t num_useful_workers(PlanShape const& shape, PlanTotals const& totals) {
   return totals.tiles < shape.max_workers ? static_cast<int32_t>(totals.tiles) : shape.max_workers;
 }
 
-/// Where worker w starts on the line of costs; 0 <= w <= workers. Rises by at least tile_cost from one to the next.
+/// Whether item i is worker i's, whole: item_cost - tile_cost < budget, without the division.
+constexpr bool keeps_items_whole(PlanShape const& shape, PlanTotals const& totals) {
+  if (totals.items > shape.max_workers) return false;
+  int32_t const workers = num_useful_workers(shape, totals);
+  return (totals.item_cost - shape.tile_cost) * workers < totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
+}
+
+constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals) {
+  return keeps_items_whole(shape, totals) ? totals.items : num_useful_workers(shape, totals);
+}
+
+/// Where worker w starts on the line of costs when items are cut; 0 <= w <= workers. Rises by at least tile_cost from one to the next.
 constexpr int64_t cut_position(PlanShape const& shape, PlanTotals const& totals, int32_t workers, int32_t w) {
   if (w == 0) return 0;
   if (w == workers) return totals.cost;

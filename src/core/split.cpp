@@ -10,9 +10,11 @@ namespace flashmla::core {
 namespace {
 
 PlanTotals sum_costs(PlanShape const& shape, StepRows const& rows, int32_t row_tiles, int32_t const* kv_len) {
-  PlanTotals totals{0, 0};
+  PlanTotals totals{0, 0, rows.batch * row_tiles, 0};
   for (int32_t r = 0; r < rows.batch; ++r) {
-    totals.cost += row_tiles * item_cost(shape, kv_len[r]);
+    int64_t const cost = item_cost(shape, kv_len[r]);
+    totals.cost += row_tiles * cost;
+    totals.item_cost = std::max(totals.item_cost, cost);
     totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, kv_len[r]);
   }
   return totals;
@@ -37,6 +39,21 @@ void place_cuts(PlanShape const& shape, PlanTotals const& totals, ScheduleView c
   if (num_splits > 1) view.splits[view.header->num_split_items++] = {item.request, item.row_tile, first_worker, num_splits};
 }
 
+/// Walks the line of items and places the cuts that fall into each.
+void cut_items(PlanShape const& shape, PlanTotals const& totals, StepRows const& rows, int32_t const* kv_len, ScheduleView const& view) {
+  int32_t const workers = view.header->num_workers;
+  int64_t start = 0;
+  int32_t cut = 0;  // the first that is not placed yet
+  for (int32_t r = 0; r < rows.batch; ++r) {
+    int64_t const cost = item_cost(shape, kv_len[r]);
+    for (int32_t t = 0; t < view.header->num_row_tiles; ++t, start += cost) {
+      int32_t const first_cut = cut;
+      while (cut < workers && cut_position(shape, totals, workers, cut) < start + cost) ++cut;
+      if (cut > first_cut) place_cuts(shape, totals, view, {r, t, start, first_cut, cut});
+    }
+  }
+}
+
 }  // namespace
 
 void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void* schedule) {
@@ -46,16 +63,10 @@ void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* 
   PlanTotals const totals = sum_costs(shape, rows, row_tiles, kv_len);
   int32_t const workers = num_workers(shape, totals);
   *view.header = {kScheduleMagic, rows.batch, rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
-
-  int64_t start = 0;
-  int32_t cut = 0;  // the first cut that is not placed yet
-  for (int32_t r = 0; r < rows.batch; ++r) {
-    int64_t const cost = item_cost(shape, kv_len[r]);
-    for (int32_t t = 0; t < row_tiles; ++t, start += cost) {
-      int32_t const first_cut = cut;
-      while (cut < workers && cut_position(shape, totals, workers, cut) < start + cost) ++cut;
-      if (cut > first_cut) place_cuts(shape, totals, view, {r, t, start, first_cut, cut});
-    }
+  if (keeps_items_whole(shape, totals)) {
+    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0};
+  } else {
+    cut_items(shape, totals, rows, kv_len, view);
   }
   std::fill(view.begins + workers, view.begins + shape.max_workers + 1, WorkerBegin{rows.batch, 0, 0, 0});
 }

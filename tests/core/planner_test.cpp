@@ -21,8 +21,9 @@ TEST(Planner, CutsLieATileApart) {
     for (int32_t tile_cost : {1, 3}) {
       for (int64_t tiles = 1; tiles < 300; tiles += 7) {
         PlanShape const shape{64, 64, 132, part_cost, tile_cost};
-        PlanTotals const totals{part_cost + tiles * tile_cost, tiles};  // one item: the least room that cuts can have
-        int32_t const workers = num_workers(shape, totals);
+        PlanTotals const totals{part_cost + tiles * tile_cost, tiles, 1,
+                                part_cost + tiles * tile_cost};  // one item: the least room that cuts can have
+        int32_t const workers = num_useful_workers(shape, totals);
         for (int32_t w = 0; w < workers; ++w)
           ASSERT_GE(cut_position(shape, totals, workers, w + 1) - cut_position(shape, totals, workers, w), tile_cost)
               << w << " of " << workers;
@@ -31,8 +32,21 @@ TEST(Planner, CutsLieATileApart) {
   }
 }
 
+TEST(Planner, ItemsStayWholeWhenSplittingSavesNoTile) {
+  PlanShape const shape{64, 64, 132, 1, 1};
+  auto const totals_of = [&](int32_t items, int64_t tiles) { return PlanTotals{items * (1 + tiles), items * tiles, items, 1 + tiles}; };
+  EXPECT_TRUE(keeps_items_whole(shape, totals_of(128, 16)));  // 128 requests of 1k on 132 workers: four idle, no merge
+  EXPECT_EQ(num_workers(shape, totals_of(128, 16)), 128);
+  EXPECT_TRUE(keeps_items_whole(shape, totals_of(132, 16384)));
+  EXPECT_FALSE(keeps_items_whole(shape, totals_of(133, 16)));   // more items than workers
+  EXPECT_FALSE(keeps_items_whole(shape, totals_of(128, 512)));  // 513 against a share of 498
+  EXPECT_FALSE(keeps_items_whole(shape, totals_of(1, 2)));
+  EXPECT_TRUE(keeps_items_whole(shape, totals_of(1, 1)));
+  EXPECT_EQ(num_workers(shape, totals_of(0, 0)), 0);
+}
+
 TEST(Planner, SearchAgreesWithCounting) {
-  PlanTotals const totals{1000, 500};
+  PlanTotals const totals{1000, 500, 100, 10};
   for (int32_t workers : {1, 2, 7, 132}) {
     for (int64_t position = 0; position <= totals.cost + 1; ++position) {
       int32_t expected = 0;
@@ -45,7 +59,7 @@ TEST(Planner, SearchAgreesWithCounting) {
 TEST(Planner, CutsOfTheLargestBatchesDoNotOverflow) {
   PlanShape const shape{64, 1, 132, 1000, 1000};
   int64_t const tiles = int64_t{12000} * 256 * INT32_MAX;  // 6.6e15 tiles; their cost times 132 passes 2^63
-  PlanTotals const totals{tiles * 1000, tiles};
+  PlanTotals const totals{tiles * 1000, tiles, 12000 * 256, int64_t{INT32_MAX} * 1000};
   for (int32_t w = 0; w <= 132; ++w) {
     long double const ideal = static_cast<long double>(totals.cost) * w / 132;
     EXPECT_NEAR(static_cast<double>(cut_position(shape, totals, 132, w) - ideal), 0, 2e6) << w;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <set>
 #include <vector>
@@ -46,21 +47,27 @@ void expect_exact_cover(PlanCase const& c, std::vector<flashmla_part> const& par
 
 /// Costs are counted from the parts alone; the bounds are those that planner.hpp states.
 void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector<flashmla_part> const& parts) {
-  int64_t const p = c.shape.part_cost, t = c.shape.tile_cost, workers = header.num_workers;
-  std::vector<int64_t> cost(static_cast<size_t>(workers), 0);
-  int64_t items = 0, total = 0;
+  int64_t const p = c.shape.part_cost, t = c.shape.tile_cost;
+  std::vector<int64_t> cost(static_cast<size_t>(header.num_workers), 0);
+  int64_t items = 0, total = 0, tiles_of_all = 0;
   for (flashmla_part const& part : parts) {
     int64_t const tiles = part.last_token == part.first_token ? 1 : ceil_div(part.last_token - part.first_token, c.shape.tile_tokens);
     cost[static_cast<size_t>(part.worker)] += p + t * tiles;
     total += p + t * tiles;
+    tiles_of_all += tiles;
     items += part.split == 0;
   }
   int64_t const reopened = static_cast<int64_t>(parts.size()) - items;
-  int64_t const budget_times_workers = total - reopened * p + (workers - 1) * p;
+  // When every item is whole, workers that would only have had a share of some item go idle, and count as workers of cost 0.
+  bool const items_are_whole = reopened == 0 && header.num_workers == items;
+  int64_t const useful = std::min<int64_t>(c.shape.max_workers, tiles_of_all);
+  int64_t const budget_times_workers = total - reopened * p + (useful - 1) * p;
   for (int64_t const each : cost) {
-    ASSERT_LT((each - t) * workers, budget_times_workers);          // not a whole tile above the fair share
-    ASSERT_LT(each * workers, total + workers * (p + t));           // less than one unit, opened, above the mean
-    ASSERT_GT((each + 2 * p + t) * workers, budget_times_workers);  // and little below it
+    ASSERT_LT((each - t) * useful, budget_times_workers);  // not a whole tile above the fair share
+    ASSERT_LT(each * useful, total + useful * (p + t));    // less than one unit, opened, above the mean
+    if (!items_are_whole) {
+      ASSERT_GT((each + 2 * p + t) * useful, budget_times_workers);  // and little below it
+    }
   }
 }
 
@@ -119,10 +126,11 @@ std::vector<char> searched_schedule(PlanCase const& c) {
   PlanShape const& shape = c.shape;
   int32_t const row_tiles = num_row_tiles(shape, c.rows.q_tokens, c.rows.h_q);
   std::vector<int64_t> starts{0};
-  PlanTotals totals{0, 0};
+  PlanTotals totals{0, 0, c.rows.batch * row_tiles, 0};
   for (int32_t const length : c.kv_len) {
     starts.push_back(starts.back() + row_tiles * item_cost(shape, length));
     totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, length);
+    totals.item_cost = std::max(totals.item_cost, item_cost(shape, length));
   }
   totals.cost = starts.back();
   int32_t const workers = num_workers(shape, totals);
@@ -130,6 +138,10 @@ std::vector<char> searched_schedule(PlanCase const& c) {
   ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
   *view.header = {kScheduleMagic, c.rows.batch, c.rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
   for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0};
+  if (keeps_items_whole(shape, totals)) {
+    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0};
+    return schedule;
+  }
   for (int32_t r = c.rows.batch - 1; r >= 0; --r) {  // any order will do
     int64_t const cost = item_cost(shape, c.kv_len[static_cast<size_t>(r)]);
     int32_t const end = first_cut_at_or_after(shape, totals, workers, starts[static_cast<size_t>(r) + 1]);

@@ -3,8 +3,8 @@
 // Math: core/planner.hpp; the result equals core::make_schedule bit for bit. With T(r) the token tiles of requests before
 //   r, request r starts on the line of costs at row_tiles * (part_cost * r + tile_cost * T(r)), so a scan over tiles is all.
 // Roles: thread t sums the tiles of `run` consecutive requests; thread w < workers places worker w.
-// Timeline: lengths -> scan of tiles -> cuts -> (worker) search its run, its request, its row tile, its token tile ->
-//   split items in the order of their workers.
+// Timeline: lengths -> scan of tiles, longest request -> cuts -> (worker) search its run, its request, its row tile, its
+//   token tile -> split items in the order of their workers. No cuts and no search when every item is one worker's.
 // Shared memory: 13 KB: int64 tiles before each run [1025], cuts [kMaxWorkers + 1], sums and counts a warp.
 // Barriers: __syncthreads between the steps.
 // Registers: no constraint; one block.
@@ -26,7 +26,8 @@ struct Smem {
   int64_t tiles_before[kMaxThreads + 1];  // token tiles of one row tile before each thread's run; last: all
   int64_t cuts[kMaxWorkers + 1];          // [workers + 1]
   int64_t warp_tiles[kMaxThreads / 32];
-  int32_t warp_splits[kMaxThreads / 32];  // split items that begin in each warp's workers
+  int32_t warp_splits[kMaxThreads / 32];   // split items that begin in each warp's workers
+  int32_t warp_longest[kMaxThreads / 32];  // the most tiles of a request in each warp's runs
 };
 
 /// The requests of a thread.
@@ -41,12 +42,19 @@ __device__ inline Run run_of(PlanScheduleParams const& p, int thread) {
   return {static_cast<int32_t>(first < p.batch ? first : p.batch), static_cast<int32_t>(last < p.batch ? last : p.batch)};
 }
 
-/// Exclusive scan of the runs' tiles into smem.tiles_before. Ends with a barrier.
+/// Exclusive scan of the runs' tiles into smem.tiles_before, and their longest requests. Ends with a barrier.
 __device__ inline void scan_tiles(Smem& smem, PlanScheduleParams const& p) {
   int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   Run const run = run_of(p, thread);
   int64_t mine = 0;
-  for (int32_t r = run.first; r < run.last; ++r) mine += core::num_token_tiles(p.shape, p.kv_len[r]);
+  int32_t longest = 0;
+  for (int32_t r = run.first; r < run.last; ++r) {
+    int32_t const tiles = core::num_token_tiles(p.shape, p.kv_len[r]);
+    mine += tiles;
+    longest = max(longest, tiles);
+  }
+  longest = __reduce_max_sync(device::kFullWarp, longest);
+  if (lane == 0) smem.warp_longest[warp] = longest;
   int64_t sum = mine;  // inclusive, of the warp
 #pragma unroll
   for (int step = 1; step < 32; step *= 2) {
@@ -62,6 +70,20 @@ __device__ inline void scan_tiles(Smem& smem, PlanScheduleParams const& p) {
   __syncthreads();
 }
 
+/// Position of request r on the line of costs, with `tiles` token tiles before it.
+__device__ inline int64_t request_start(PlanScheduleParams const& p, int32_t r, int64_t tiles) {
+  return p.num_row_tiles * (static_cast<int64_t>(p.shape.part_cost) * r + p.shape.tile_cost * tiles);
+}
+
+/// What the splitting follows from; every thread computes the same.
+__device__ inline core::PlanTotals sum_up(Smem const& smem, PlanScheduleParams const& p) {
+  int32_t longest = 0;
+  for (int w = 0; w < static_cast<int>(blockDim.x) / 32; ++w) longest = max(longest, smem.warp_longest[w]);
+  int64_t const tiles = smem.tiles_before[blockDim.x];
+  int64_t const item_cost = p.shape.part_cost + static_cast<int64_t>(p.shape.tile_cost) * longest;
+  return {request_start(p, p.batch, tiles), p.num_row_tiles * tiles, p.batch * p.num_row_tiles, item_cost};
+}
+
 /// First index in values[0 .. count) that is >= `bound`; `count` if there is none. Values do not fall.
 __device__ inline int lower_bound(int64_t const* values, int count, int64_t bound) {
   int low = 0, high = count;
@@ -71,11 +93,6 @@ __device__ inline int lower_bound(int64_t const* values, int count, int64_t boun
     else low = middle + 1;
   }
   return low;
-}
-
-/// Position of request r on the line of costs, with `tiles` token tiles before it.
-__device__ inline int64_t request_start(PlanScheduleParams const& p, int32_t r, int64_t tiles) {
-  return p.num_row_tiles * (static_cast<int64_t>(p.shape.part_cost) * r + p.shape.tile_cost * tiles);
 }
 
 /// The request that holds a position, and where it starts.
@@ -135,11 +152,12 @@ __device__ inline core::ScheduleView view_of(PlanScheduleParams const& p) {
 }
 
 /// Places all workers and lists the split items in the order of their workers; every byte of the schedule is written.
-__device__ inline void write_schedule(Smem& smem, PlanScheduleParams const& p, int32_t workers) {
+__device__ inline void write_schedule(Smem& smem, PlanScheduleParams const& p, int32_t workers, bool items_are_whole) {
   int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   core::ScheduleView const view = view_of(p);
   Placed placed{{p.batch, 0, 0, 0}, {}};
-  if (thread < workers) placed = place_worker(smem, p, workers, thread);
+  if (thread < workers && items_are_whole) placed.begin = {thread / p.num_row_tiles, thread % p.num_row_tiles, 0, 0};
+  else if (thread < workers) placed = place_worker(smem, p, workers, thread);
   if (thread < p.shape.max_workers) view.begins[thread] = placed.begin;
   bool const is_split = placed.split_item.num_splits > 0;
   unsigned const splits = __ballot_sync(device::kFullWarp, is_split);
@@ -163,13 +181,13 @@ __global__ void __launch_bounds__(kMaxThreads) plan_schedule_kernel(PlanSchedule
   cudaGridDependencySynchronize();  // lengths may come from the kernel before, and the last step may still read the schedule
   cudaTriggerProgrammaticLaunchCompletion();
   scan_tiles(smem, p);
-  int64_t const tiles = smem.tiles_before[blockDim.x];
-  core::PlanTotals const totals{request_start(p, p.batch, tiles), p.num_row_tiles * tiles};
+  core::PlanTotals const totals = sum_up(smem, p);
+  bool const items_are_whole = core::keeps_items_whole(p.shape, totals);
   int32_t const workers = core::num_workers(p.shape, totals);
-  if (static_cast<int32_t>(threadIdx.x) < workers)
-    smem.cuts[threadIdx.x] = core::cut_position(p.shape, totals, workers, static_cast<int32_t>(threadIdx.x));
+  auto const thread = static_cast<int32_t>(threadIdx.x);
+  if (!items_are_whole && thread < workers) smem.cuts[thread] = core::cut_position(p.shape, totals, workers, thread);
   __syncthreads();
-  write_schedule(smem, p, workers);
+  write_schedule(smem, p, workers, items_are_whole);
 }
 
 }  // namespace flashmla::cuda::plan_schedule
