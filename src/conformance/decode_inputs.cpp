@@ -86,8 +86,9 @@ DecodeInputs::DecodeInputs(DecodeCase const& c, DeviceMemory& memory)
   make_outputs();
 }
 
-int32_t DecodeInputs::capacity_clamped(int32_t kv_len) const {
-  return static_cast<int32_t>(std::clamp<int64_t>(kv_len, 0, std::min<int64_t>(table_pages_ * case_.page_tokens, INT_MAX)));
+int32_t DecodeInputs::clamped(int32_t kv_len) const {
+  int64_t const declared = case_.max_kv_len > 0 ? case_.max_kv_len : INT_MAX;
+  return static_cast<int32_t>(std::clamp<int64_t>(kv_len, 0, std::min(table_pages_ * case_.page_tokens, declared)));
 }
 
 void DecodeInputs::make_lengths(Random& random) {
@@ -111,7 +112,7 @@ void DecodeInputs::make_page_table(Random& random) {
   table_pages_ = case_.table_pages > 0 ? case_.table_pages : widest + 3;
   table_stride_ = table_pages_ + 5;
   int64_t needed = 0;
-  for (int32_t const kv_len : case_.kv_len) needed += ceil_div(capacity_clamped(kv_len), case_.page_tokens);
+  for (int32_t const kv_len : case_.kv_len) needed += ceil_div(clamped(kv_len), case_.page_tokens);
   num_pages_ = needed + std::min<int64_t>(needed / 4, 64) + 3;
 
   std::vector<int32_t> ids(static_cast<size_t>(num_pages_));
@@ -122,7 +123,7 @@ void DecodeInputs::make_page_table(Random& random) {
   page_table_ = make_buffer(memory_, (case_.batch() - 1) * table_stride_ + table_pages_, sizeof(int32_t));
   int32_t* const table = page_table_.host<int32_t>();
   for (int32_t request = 0; request < case_.batch(); ++request) {
-    int64_t const used = ceil_div(capacity_clamped(case_.kv_len[static_cast<size_t>(request)]), case_.page_tokens);
+    int64_t const used = ceil_div(clamped(case_.kv_len[static_cast<size_t>(request)]), case_.page_tokens);
     for (int64_t entry = 0; entry < table_pages_; ++entry) {
       int32_t& id = table[request * table_stride_ + entry];
       if (entry >= used) {
@@ -177,7 +178,7 @@ void DecodeInputs::make_cache(Random& random) {
   ckv_ = make_buffer(memory_, cache_offset_ + span_elems(ckv_stride_, num_pages_, tokens, heads, width), 2);
   if (pair) kpe_ = make_buffer(memory_, span_elems(kpe_stride_, num_pages_, tokens, heads, kRope), 2);
   for (int32_t request = 0; request < case_.batch(); ++request) {
-    int32_t const kv_len = capacity_clamped(case_.kv_len[static_cast<size_t>(request)]);
+    int32_t const kv_len = clamped(case_.kv_len[static_cast<size_t>(request)]);
     for (int32_t first = 0; first < kv_len; first += case_.page_tokens) {
       int32_t const page = page_table_.host<int32_t>()[request * table_stride_ + first / case_.page_tokens];
       fill_page(random, page, std::min(case_.page_tokens, kv_len - first));

@@ -40,7 +40,7 @@ class DecodeInputs {
   void fill_page(Random& random, int32_t page, int32_t num_tokens);
   [[nodiscard]] flashmla_lengths lengths_of(Buffer const& buffer) const;
   [[nodiscard]] core::DecodeCall call(bool on_host) const;
-  [[nodiscard]] int32_t capacity_clamped(int32_t kv_len) const;
+  [[nodiscard]] int32_t clamped(int32_t kv_len) const;
 
   DecodeCase const& case_;
   DeviceMemory& memory_;

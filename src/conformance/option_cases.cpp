@@ -137,6 +137,9 @@ Cases fault_cases() {
   Cases cases;
   add(cases, "length_beyond_table", [](DecodeCase& c) { c.kv_len = {70, 140, 64}, c.table_pages = 2; });
   add(cases, "length_huge", [](DecodeCase& c) { c.kv_len = {70, INT_MAX, 64}, c.table_pages = 3; });
+  add(cases, "length_beyond_declared", [](DecodeCase& c) { c.kv_len = {70, 140, 64}, c.max_kv_len = 100; });
+  add(cases, "length_beyond_declared_causal",
+      [](DecodeCase& c) { c.kv_len = {70, 140, 64}, c.max_kv_len = 65, c.q_tokens = 3, c.causal = true; });
   add(cases, "length_negative", [](DecodeCase& c) { c.kv_len = {70, -5, 64}; });
   add(cases, "length_lowest", [](DecodeCase& c) { c.kv_len = {INT_MIN, 64}, c.q_tokens = 3, c.causal = true; });
   add(cases, "length_beyond_table_causal", [](DecodeCase& c) { c.kv_len = {140, 3}, c.table_pages = 1, c.q_tokens = 3, c.causal = true; });

@@ -22,17 +22,20 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr uint16_t kZeroQuery[1024] = {};
 
 int32_t request_length(RunContext const& run, int32_t request) {
-  return core::clamp_length(run.call.kv_len[request], core::length_limit(run.call.table_pages, run.problem.page_tokens, 0));
+  return core::clamp_length(run.call.kv_len[request],
+                            core::length_limit(run.call.table_pages, run.problem.page_tokens, run.problem.max_kv_len));
 }
 
 int32_t visible(RunContext const& run, int32_t request, int32_t kv_len, int32_t q_idx) {
-  int32_t const* const explicit_len = run.call.visible_len == nullptr ? nullptr : run.call.visible_len + static_cast<int64_t>(request) * run.call.q_tokens;
+  int32_t const* const explicit_len =
+      run.call.visible_len == nullptr ? nullptr : run.call.visible_len + static_cast<int64_t>(request) * run.call.q_tokens;
   return core::num_visible(kv_len, run.call.q_tokens, q_idx, run.problem.causal, explicit_len);
 }
 
 /// Element `row` of a tensor of 2- or 4-byte numbers.
 char const* row_pointer(void const* base, core::RowStrides const& strides, int64_t batch, int64_t token, int64_t head, size_t bytes) {
-  return static_cast<char const*>(base) + (batch * strides.batch + token * strides.token + head * strides.head) * static_cast<int64_t>(bytes);
+  return static_cast<char const*>(base) +
+         (batch * strides.batch + token * strides.token + head * strides.head) * static_cast<int64_t>(bytes);
 }
 
 struct RowRange {
@@ -45,7 +48,9 @@ RowRange tile_row_range(RunContext const& run, int32_t row_tile) {
 }
 
 /// Weight that turns an unnormalised row into the output; the sink joins the denominator.
-double row_factor(double row_max_log2, double row_sum, double sink) { return row_sum == 0 ? 0.0 : 1.0 / (row_sum + std::exp2(sink - row_max_log2)); }
+double row_factor(double row_max_log2, double row_sum, double sink) {
+  return row_sum == 0 ? 0.0 : 1.0 / (row_sum + std::exp2(sink - row_max_log2));
+}
 
 float user_lse(core::Problem const& problem, double lse_log2) {
   if (lse_log2 == -kInfinity) return problem.empty_row == FLASHMLA_EMPTY_LSE_PLUS_INF ? kInfinity : -kInfinity;
@@ -102,8 +107,10 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
   for (int32_t row = range.first; row < range.last; ++row) {
     int32_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
     if (head / heads_per_kv != kv_head) continue;
-    memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, 2);
-    memory.q_pe[count] = no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, 2);
+    memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery)
+                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, 2);
+    memory.q_pe[count] =
+        no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, 2);
     memory.row_idx[count] = row;
     memory.limit[count] = visible(run, part.request, kv_len, q_idx);
     ++count;
@@ -184,7 +191,7 @@ void merge_split_row(RunContext const& run, core::SplitItem const& item, int32_t
 flashmla_fault check_lengths(RunContext const& run) {
   for (int32_t r = 0; r < run.call.batch; ++r) {
     int32_t const given = run.call.kv_len[r], kv_len = request_length(run, r);
-    if (given != kv_len || (run.problem.max_kv_len > 0 && given > run.problem.max_kv_len)) return {FLASHMLA_FAULT_KV_LEN, r, 0, given, {}};
+    if (given != kv_len) return {FLASHMLA_FAULT_KV_LEN, r, 0, given, {}};
     if (run.call.visible_len == nullptr) continue;
     int32_t const* const seen = run.call.visible_len + static_cast<int64_t>(r) * run.call.q_tokens;
     for (int32_t i = 0; i < run.call.q_tokens; ++i)

@@ -62,8 +62,9 @@ std::vector<double> load_key(Problem const& problem, DecodeCall const& call, Key
 }  // namespace
 
 int32_t clamped_kv_len(Problem const& problem, DecodeCall const& call, int32_t request) {
-  int64_t const capacity = std::min<int64_t>(call.table_pages * problem.page_tokens, std::numeric_limits<int32_t>::max());
-  return static_cast<int32_t>(std::clamp<int64_t>(call.kv_len[request], 0, capacity));
+  int64_t const declared = problem.max_kv_len > 0 ? problem.max_kv_len : std::numeric_limits<int32_t>::max();
+  int64_t const limit = std::min(call.table_pages * problem.page_tokens, declared);
+  return static_cast<int32_t>(std::clamp<int64_t>(call.kv_len[request], 0, limit));
 }
 
 RowResult decode_row(Problem const& problem, DecodeCall const& call, Row row) {
@@ -114,8 +115,7 @@ std::vector<flashmla_fault> faults(Problem const& problem, DecodeCall const& cal
   for (int32_t request = 0; request < call.batch; ++request) {
     int32_t const kv_len = call.kv_len[request];
     int32_t const clamped = clamped_kv_len(problem, call, request);
-    if (kv_len != clamped || (problem.max_kv_len > 0 && kv_len > problem.max_kv_len))
-      found.push_back({FLASHMLA_FAULT_KV_LEN, request, 0, kv_len, {}});
+    if (kv_len != clamped) found.push_back({FLASHMLA_FAULT_KV_LEN, request, 0, kv_len, {}});
 
     int32_t seen = 0;
     for (int32_t q_idx = 0; q_idx < call.q_tokens; ++q_idx) {

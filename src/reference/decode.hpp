@@ -25,7 +25,8 @@ struct RowResult {
   double lse;               // in the base and with the empty-row value that the problem asks for
 };
 
-/// Tokens of a request after clamping its length to [0, what its row of the page table can hold].
+/// Tokens of a request after clamping its length to what its row of the page table can hold, and to max_kv_len if that was
+/// declared; a negative length counts as 0.
 int32_t clamped_kv_len(core::Problem const& problem, core::DecodeCall const& call, int32_t request);
 
 /// The result of one row, unrounded. Writes nothing. Pointers of `call` are host pointers.

@@ -26,8 +26,8 @@ TEST(Fault, BadPagesAreMaskedAndTheFirstIsRecorded) {
       s.format = format;
       DecodeFixture f(s);
       int64_t const columns = f.call.page_table_stride;
-      f.table[static_cast<size_t>(columns)] = -1;                                              // request 1
-      f.table[1] = 2147483647;                                                                 // request 0
+      f.table[static_cast<size_t>(columns)] = -1;  // request 1
+      f.table[1] = 2147483647;                     // request 0
       f.table[2] = static_cast<int32_t>(f.call.num_pages);
       f.update();
       f.run();
@@ -66,7 +66,7 @@ TEST(Fault, LengthsAreClampedToTheTable) {
   expect_fault(g.fault(), FLASHMLA_FAULT_KV_LEN, 0, 0, 300);
 }
 
-TEST(Fault, BeyondMaxKvLenIsRecordedAndComputed) {
+TEST(Fault, BeyondMaxKvLenIsRecordedAndClamped) {
   DecodeFixture f(two_requests());
   f.problem.max_kv_len = 250;
   f.plan = make_backend()->make_plan(f.problem, f.target());

@@ -84,6 +84,14 @@ TEST(DecodeInvariants, TokensOfABadPageAreNotThere) {
   EXPECT_EQ(bad.row().lse, kInfinity);
 }
 
+TEST(DecodeInvariants, LengthsAreClampedToTheDeclaredMaximum) {
+  TinyCall tiny({8});
+  TinyCall shorter = tiny;
+  shorter.kv_len = {5};
+  tiny.problem.max_kv_len = 5;
+  expect_equal(tiny.row(), shorter.row());
+}
+
 TEST(DecodeInvariants, LengthsAreClampedToTheTable) {
   TinyCall tiny({8});
   RowResult const whole = tiny.row();
