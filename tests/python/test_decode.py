@@ -39,10 +39,8 @@ def test_decode(kind, causal, page, h_q, h_kv, s_q):
     assert_decode(*run(make_plan(case, kind), case, kind), case)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.allocates], ids=str)
 def test_outputs_are_of_the_callers_framework(kind):
-    if not kind.allocates:
-        pytest.skip("this kind brings its own outputs")
     case = make_case([70], element=kind.element)
     q, cache = (kind.from_numpy(a) for a in case.as_type(kind.element))
     table, kv_len = kind.from_numpy(case.page_table), kind.from_numpy(case.kv_len)

@@ -1,4 +1,5 @@
 """Calls release the GIL, plans serve many threads at once, and what is dropped is given back."""
+
 import gc
 import sys
 import threading

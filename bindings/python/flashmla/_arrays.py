@@ -47,7 +47,7 @@ def fill(view, array, where, as_bf16=False):
     return adapter_of(array, where).fill(view, array, where, as_bf16)
 
 
-def write_view(view, address, dtype, device, sizes, strides, where):
+def write_view(view, address, dtype, *, device, sizes, strides, where):
     """Sizes and strides in elements."""
     rank = len(sizes)
     if rank > MAX_RANK:
@@ -108,7 +108,7 @@ class Buffer:
         else:
             memory, address = adapter_of(like, where).buffer(like, num_bytes, where)
         buffer = cls(memory)
-        write_view(buffer.view, address, DType.UINT8, device, (num_bytes,), (1,), where)
+        write_view(buffer.view, address, DType.UINT8, device=device, sizes=(num_bytes,), strides=(1,), where=where)
         return buffer
 
     @classmethod

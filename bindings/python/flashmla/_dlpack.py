@@ -55,7 +55,8 @@ def fill(view, array, where, as_bf16):
         for size in reversed(sizes):
             strides.insert(0, step)
             step *= size
-    write_view(view, (tensor.data or 0) + tensor.byte_offset if tensor.data else 0, dtype, (kind, index), sizes, strides, where)
+    address = tensor.data + tensor.byte_offset if tensor.data else 0
+    write_view(view, address, dtype, device=(kind, index), sizes=sizes, strides=strides, where=where)
     return capsule
 
 

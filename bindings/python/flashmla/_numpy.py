@@ -21,7 +21,8 @@ def fill(view, array, where, as_bf16):
         raise invalid(*where, f"strides of {array.strides} bytes", f"multiples of the {item}-byte element")
     # __array_interface__ also serves read-only arrays, and costs half of array.ctypes.
     address = array.__array_interface__["data"][0]
-    write_view(view, address, dtype, HOST, array.shape, [stride // item for stride in array.strides], where)
+    strides = [stride // item for stride in array.strides]
+    write_view(view, address, dtype, device=HOST, sizes=array.shape, strides=strides, where=where)
     return None
 
 

@@ -7,6 +7,7 @@ as their memory pools do, and must not replay at the same time.
 """
 
 import ctypes
+import functools
 import threading
 
 from flashmla._abi import DeviceKind
@@ -16,26 +17,21 @@ from flashmla._library import check, lib
 _CAPTURE_ACTIVE = 1
 
 
-def _load_capture_info():
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        function = driver.cuStreamGetCaptureInfo_v2
-    except (OSError, AttributeError):
-        return None
+@functools.cache
+def _capture_info():
+    """The driver's own answer, found when the first stream asks: no framework need tell, and nothing is loaded without a GPU."""
+    function = ctypes.CDLL("libcuda.so.1").cuStreamGetCaptureInfo_v2
     function.restype, function.argtypes = ctypes.c_int, (ctypes.c_void_p,) * 6
     return function
 
 
-_capture_info = _load_capture_info()
-
-
 def capture_id(stream):
     """A number that names the graph capture going on on a raw stream; 0 when there is none. The default stream cannot be captured."""
-    if not stream or _capture_info is None:
+    if not stream:
         return 0
     answer = (ctypes.c_uint64 * 2)()  # status (an int), id
     address = ctypes.addressof(answer)
-    if _capture_info(stream, address, address + 8, None, None, None) != 0 or answer[0] & 0xFFFFFFFF != _CAPTURE_ACTIVE:
+    if _capture_info()(stream, address, address + 8, None, None, None) != 0 or answer[0] & 0xFFFFFFFF != _CAPTURE_ACTIVE:
         return 0
     return answer[1]
 

@@ -172,7 +172,7 @@ class DecodePlan:
             if runner is None and type(q).__module__ == "torch":
                 runner = self.torch_runner()
             if runner is not None:
-                result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out, lse)
+                result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out=out, lse=lse)
                 if result is not None:
                     return result
         arrays = {"page_table": page_table, "lengths.kv_len": kv_len, "visible_len": visible_len, "sink": sink, "out": out, "lse": lse}

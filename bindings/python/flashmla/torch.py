@@ -32,7 +32,7 @@ def fill(view, tensor, where, as_bf16):
     else:
         raise invalid(*where, f"device {tensor.device}", "a cpu or cuda tensor")
     dtype = resolve_dtype(str(tensor.dtype).removeprefix("torch."), _DTYPES, where, as_bf16)
-    write_view(view, tensor.data_ptr(), dtype, device, tensor.shape, tensor.stride(), where)
+    write_view(view, tensor.data_ptr(), dtype, device=device, sizes=tensor.shape, strides=tensor.stride(), where=where)
     return None
 
 
@@ -111,7 +111,7 @@ class Runner:
         self.out_dtype = _TORCH_DTYPES[plan.problem.element_of_out]
         self._frames = []
 
-    def run(self, schedule, workspace, q, cache, page_table, kv_len, out, lse):
+    def run(self, schedule, workspace, q, cache, page_table, kv_len, *, out, lse):
         """(out, lse), or None when an argument is no plain tensor and the general path has to look at it. See DecodePlan.run."""
         try:
             inputs = (

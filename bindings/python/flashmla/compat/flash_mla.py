@@ -105,7 +105,7 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
         and not metadata.capture
     ):
         try:
-            result = metadata.runner.run(metadata.schedule, None, q, k_cache, block_table, cache_seqlens, None, None)
+            result = metadata.runner.run(metadata.schedule, None, q, k_cache, block_table, cache_seqlens, out=None, lse=None)
         except Error as error:
             raise _renamed(error, metadata, q, k_cache, cache_seqlens) from None
         if result is not None:
@@ -231,7 +231,7 @@ def _run_with_tensors(asked, tensors, attn_sink):
 
 def _run(runner, schedule, workspace, tensors, attn_sink):
     if attn_sink is None:
-        result = runner.run(schedule, workspace, *tensors, None, None)
+        result = runner.run(schedule, workspace, *tensors, out=None, lse=None)
         if result is not None:
             return result
     names = ("q", "cache", "page_table", "lengths.kv_len")
