@@ -33,6 +33,7 @@ ALLOWED = {
 }
 # Single files that a folder may include although their folder is closed to it.
 ALLOWED_FILES = {
+    "tools": ("bench/cpu_ceilings.hpp",),  # the CLI judges its figures by the ceilings that bench uses
     "src/api": ("src/cpu/backend.hpp", "src/cuda/backend.hpp"),
     "src/cuda/kernels": ("src/cuda/errors.hpp", "src/cuda/launch.hpp", "src/cuda/tensor_map.hpp"),  # what a launcher needs of the host side
 }
