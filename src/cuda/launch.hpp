@@ -6,6 +6,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+#include <cstdint>
+
 #include "cuda/device_info.hpp"
 #include "cuda/errors.hpp"
 
@@ -40,5 +43,20 @@ void load_kernel(char const* operation, Kernel kernel) {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, kernel), operation, "cudaFuncGetAttributes");
 }
+
+/// Remembers on which devices a kernel was loaded, for operations that have no plan to do it in.
+class LoadOnce {
+ public:
+  template <class Kernel>
+  void operator()(char const* operation, Kernel kernel, int32_t device) {
+    uint64_t const bit = device < 64 ? uint64_t{1} << device : 0;  // devices beyond are loaded every time
+    if ((devices_.load(std::memory_order_acquire) & bit) != 0) return;
+    load_kernel(operation, kernel);
+    devices_.fetch_or(bit, std::memory_order_release);
+  }
+
+ private:
+  std::atomic<uint64_t> devices_{0};
+};
 
 }  // namespace flashmla::cuda

@@ -44,7 +44,8 @@ void launch_append(core::AppendCall const& call, flashmla_stream stream) {
   params.slot_mapping = call.slot_mapping;
   params.fault = call.fault;
   auto* const kernel = is_vector ? append::append_kernel<uint4> : append::append_kernel<uint16_t>;
-  load_kernel("append", kernel);
+  static LoadOnce loads[2];
+  loads[is_vector ? 1 : 0]("append", kernel, call.device.index);
   int64_t const grid = core::ceil_div(call.tokens, append::kTokensPerCta);
   if (grid > std::numeric_limits<int32_t>::max())
     core::fail_unsupported("append", "kv", std::to_string(call.tokens) + " tokens", "fewer than 2^33 tokens");

@@ -1,4 +1,5 @@
 // Launcher and instances of merge: one a pair of dtypes.
+#include <iterator>
 #include <limits>
 #include <string>
 
@@ -37,7 +38,8 @@ Row const& find_row(core::MergeCall const& call) {
 
 void launch_merge(core::MergeCall const& call, flashmla_stream stream) {
   Row const& row = find_row(call);
-  load_kernel("merge", row.kernel);
+  static LoadOnce loads[std::size(kRows)];
+  loads[&row - kRows]("merge", row.kernel, call.device.index);
   bool const is_natural = call.lse_base == FLASHMLA_LSE_NATURAL;
   float const infinity = std::numeric_limits<float>::infinity();
   merge::LseUnits const units{is_natural ? device::kLog2E : 1.0F, is_natural ? device::kLn2 : 1.0F,
