@@ -141,7 +141,7 @@ void add_bench(CLI::App& app, Action& chosen) {
       app.add_subcommand("bench", "Time decode attention against ceilings measured in the same run; every combination of the axes");
   auto const options = std::make_shared<BenchOptions>();
   auto const axis = [&](char const* name, std::vector<int32_t>& values, char const* help) {
-    command->add_option(name, values, help)->delimiter(',')->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option(name, values, help)->delimiter(',')->check(whole_number(1, 2147483647))->capture_default_str();
   };
   axis("--heads", options->axes.heads, "query heads, e.g. 16,128");
   axis("--batch", options->axes.batch, "requests");
@@ -149,7 +149,7 @@ void add_bench(CLI::App& app, Action& chosen) {
   axis("--q-tokens", options->axes.q_tokens, "query tokens of each request");
   axis("--page", options->axes.page_tokens, "tokens a page");
   command->add_option("--dtype", options->dtypes, "bf16, fp16")->delimiter(',')->capture_default_str();
-  command->add_option("--rounds", options->rounds, "rounds to keep")->check(CLI::Range(1, 1000))->capture_default_str();
+  command->add_option("--rounds", options->rounds, "rounds to keep")->check(whole_number(1, 1000))->capture_default_str();
   add_backend_options(*command, options->backend);
   add_json_flag(*command, options->json);
   command->callback([&chosen, options] { chosen = [options] { return run(*options); }; });

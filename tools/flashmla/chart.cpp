@@ -119,11 +119,11 @@ void draw(Svg& svg, Rect const& frame, std::string const& title, std::vector<Bar
     double const top = frame.y + 30 + pitch * static_cast<double>(i);
     double const fraction = bar.limit > 0 ? bar.value / bar.limit : 0;
     svg.text({left, top + 12},
-             format("%s: %.3g of %.3g %s (%.0f %%), %s", bar.name.c_str(), bar.value, bar.limit, bar.unit.c_str(), fraction * 100,
-                    bar.limit_name.c_str()),
+             format("%s: %.3g of %.3g %s (%.0f %%)", bar.name.c_str(), bar.value, bar.limit, bar.unit.c_str(), fraction * 100),
              {12, "start", kInk});
     svg.rect({left, top + 19, width, 16}, kGrid);
     svg.rect({left, top + 19, width * std::clamp(fraction, 0.0, 1.0), 16}, bar.colour);
+    svg.text({left, top + 49}, "100 % = " + bar.limit_name, {11, "start", kFaint});
   }
 }
 

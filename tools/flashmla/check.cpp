@@ -173,7 +173,7 @@ void add_check(CLI::App& app, Action& chosen) {
   command->add_option("--backend", options->backend, "all, cpu or cuda")->capture_default_str();
   command->add_option("--isa", options->isa, "CPU: all, portable, avx2 or avx512_bf16")->capture_default_str();
   command->add_option("--threads", options->threads, "CPU: threads; 0 takes every core this process may use")
-      ->check(CLI::Range(0, 4096))
+      ->check(whole_number(0, 4096))
       ->capture_default_str();
   command->add_option("--filter", options->filter, "only checks whose name contains this");
   add_json_flag(*command, options->json);

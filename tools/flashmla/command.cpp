@@ -1,15 +1,43 @@
 // Options that several subcommands share: see command.hpp.
 #include "tools/flashmla/command.hpp"
 
+#include <charconv>
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "tools/flashmla/text.hpp"
+
 namespace flashmla::tools {
 
 void add_backend_options(CLI::App& command, BackendOptions& options) {
   command.add_option("--backend", options.backend, "auto (a usable CUDA device, or else the CPU), cpu or cuda")->capture_default_str();
-  command.add_option("--device", options.device, "CUDA ordinal")->check(CLI::NonNegativeNumber)->capture_default_str();
+  command.add_option("--device", options.device, "CUDA ordinal")->check(whole_number(0, 1023))->capture_default_str();
   command.add_option("--isa", options.isa, "CPU: auto, portable, avx2 or avx512_bf16")->capture_default_str();
   command.add_option("--threads,--workers", options.threads, "CPU: threads; 0 takes every core this process may use")
-      ->check(CLI::Range(0, 4096))
+      ->check(whole_number(0, 4096))
       ->capture_default_str();
+}
+
+CLI::Validator whole_number(int64_t least, int64_t most) {
+  auto const check = [=](std::string const& text) -> std::string {
+    int64_t value = 0;
+    auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return "";
+    return format("got '%s', expected a whole number in [%lld, %lld]", text.c_str(), static_cast<long long>(least),
+                  static_cast<long long>(most));
+  };
+  return CLI::Validator(check, "");
+}
+
+CLI::Validator number_from(double least) {
+  auto const check = [=](std::string const& text) -> std::string {
+    char* end = nullptr;
+    double const value = std::strtod(text.c_str(), &end);
+    if (!text.empty() && *end == '\0' && std::isfinite(value) && value >= least) return "";
+    return format("got '%s', expected a number of at least %g", text.c_str(), least);
+  };
+  return CLI::Validator(check, "");
 }
 
 void add_json_flag(CLI::App& command, bool& json) { command.add_flag("--json", json, "print one JSON object instead of text"); }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
 
 #include "tools/flashmla/target.hpp"
@@ -23,5 +24,9 @@ void add_replay(CLI::App& app, Action& chosen);
 /// The options of BackendOptions and --json, the same for every command that has them.
 void add_backend_options(CLI::App& command, BackendOptions& options);
 void add_json_flag(CLI::App& command, bool& json);
+
+/// Checks of numbers, whose complaints are in the grammar of the library's errors.
+CLI::Validator whole_number(int64_t least, int64_t most);
+CLI::Validator number_from(double least);
 
 }  // namespace flashmla::tools

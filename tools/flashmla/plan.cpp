@@ -78,12 +78,12 @@ int run_plan(PlanOptions const& options) {
   } else {
     int64_t tokens = 0;
     for (int32_t const length : options.kv_len) tokens += length;
-    std::cout << format("%zu requests, %s tokens; %d heads, %d query tokens: %lld row tiles a request\n", options.kv_len.size(),
+    std::cout << format("requests %zu, tokens %s, heads %d, query tokens %d, row tiles a request %lld\n", options.kv_len.size(),
                         format_count(tokens).c_str(), options.heads, options.q_tokens, static_cast<long long>(summary.row_tiles))
               << describe_target(target) << "\n"
               << plan.describe() << "\n\n"
               << part_table(parts, summary) << "\n"
-              << format("load = tokens over all row tiles: mean %.1f, largest %s; balance (mean / largest) %.1f %%; %lld split items\n",
+              << format("load = tokens over all row tiles: mean %.1f, largest %s; balance (mean / largest) %.1f %%; items split: %lld\n",
                         summary.mean_tokens, format_count(summary.largest_tokens).c_str(), summary.balance * 100,
                         static_cast<long long>(summary.split_items))
               << (summary.defect.empty() ? "every token of every row tile is covered exactly once" : "NOT SOUND: " + summary.defect)
@@ -100,10 +100,10 @@ void add_plan(CLI::App& app, Action& chosen) {
   command->add_option("--kv", options->kv_len, "tokens in the cache of each request, e.g. 1000,70,4096,1")
       ->required()
       ->delimiter(',')
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--heads", options->heads, "query heads, 1 to 128")->capture_default_str();
-  command->add_option("--q-tokens", options->q_tokens, "query tokens a request")->capture_default_str();
-  command->add_option("--page", options->page_tokens, "tokens a page")->capture_default_str();
+      ->check(whole_number(0, 2147483647));
+  command->add_option("--heads", options->heads, "query heads, 1 to 128")->check(whole_number(1, 2147483647))->capture_default_str();
+  command->add_option("--q-tokens", options->q_tokens, "query tokens a request")->check(whole_number(1, 2147483647))->capture_default_str();
+  command->add_option("--page", options->page_tokens, "tokens a page")->check(whole_number(1, 2147483647))->capture_default_str();
   command->add_option("--dtype", options->dtype, "bf16 or fp16")->capture_default_str();
   add_backend_options(*command, options->backend);
   add_json_flag(*command, options->json);

@@ -65,18 +65,18 @@ int run(ReplayCommand const& command) {
 }
 
 void add_size_options(CLI::App& command, ReplayOptions& options) {
-  auto const positive = CLI::PositiveNumber;
+  auto const positive = whole_number(1, 2147483647);
   command.add_flag("--demo", options.demo, "sizes for a show of about a minute on this machine; other options still hold");
   auto* const pages = command.add_option("--pages", options.pages, "pages of each layer's cache")->check(positive);
   command.add_option("--memory", options.memory_gib, "GiB for the caches of all layers, instead of --pages")
       ->check(positive)
       ->excludes(pages);
   command.add_option("--max-batch", options.max_batch, "requests at once, at most")->check(positive);
-  command.add_option("--layers", options.layers, "layers; DeepSeek-V3 has 61")->check(CLI::Range(1, 1024));
+  command.add_option("--layers", options.layers, "layers; DeepSeek-V3 has 61")->check(whole_number(1, 1024));
   command.add_option("--heads", options.heads, "query heads, 1 to 128; DeepSeek-V3 has 128, one of 8 tensor-parallel ranks 16")
       ->check(positive);
   command.add_option("--steps", options.steps, "stop after so many steps")->check(positive);
-  command.add_option("--seconds", options.seconds, "stop after so long")->check(positive);
+  command.add_option("--seconds", options.seconds, "stop after so long")->check(number_from(0));
   command.add_option("--page-tokens,--page", options.page_tokens, "tokens a page")->check(positive)->capture_default_str();
 }
 
@@ -90,10 +90,12 @@ void add_replay(CLI::App& app, Action& chosen) {
   sub->add_option("trace", options.trace, "Mooncake .jsonl or Azure .csv; see data/")->required();
   add_size_options(*sub, options);
   sub->add_option("--dtype", options.dtype, "bf16 or fp16")->capture_default_str();
-  sub->add_option("--checks", options.checks, "outputs compared with the reference")->check(CLI::NonNegativeNumber)->capture_default_str();
+  sub->add_option("--checks", options.checks, "outputs compared with the reference")
+      ->check(whole_number(0, 1000000))
+      ->capture_default_str();
   sub->add_option("--time-scale", options.time_scale,
                   "trace seconds that pass in a second of decoding; 0: all requests wait from the start")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number_from(0))
       ->capture_default_str();
   sub->add_option("--seed", options.seed, "of the random caches, queries and choices")->capture_default_str();
   sub->add_option("--picture", command->picture, "write an SVG of the run");

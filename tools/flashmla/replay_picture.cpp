@@ -62,9 +62,9 @@ std::vector<Bar> roofline(ReplayResult const& result) {
   Work const work = result.work();
   return {{"Reading the cache", work.bytes / seconds * 1e-9, result.ceilings.bytes_per_s * 1e-9, "GB/s", result.bandwidth_name, kBlue},
           {"Arithmetic", work.flop / seconds * 1e-12, result.ceilings.flop_per_s * 1e-12, "TFLOPS", result.rate_name, kOrange},
-          {"Floor / measured time", 1e3 * result.floor() / static_cast<double>(std::max<size_t>(1, result.steps.size())),
+          {"Floor of the measured time", 1e3 * result.floor() / static_cast<double>(std::max<size_t>(1, result.steps.size())),
            1e3 * seconds / static_cast<double>(std::max<size_t>(1, result.steps.size())), "ms a step",
-           "max(FLOP / rate, bytes / bandwidth)", kGreen}};
+           "the floor, max(FLOP / rate, bytes / bandwidth)", kGreen}};
 }
 
 }  // namespace
@@ -82,20 +82,18 @@ std::string replay_picture(ReplayResult const& result) {
   draw(svg, {20, 84, width, 340}, batch_chart(result));
   draw(svg, {30 + width, 84, width, 340}, cache_chart(result));
   draw(svg, {20, 448, width, 340}, time_chart(result));
-  draw(svg, {30 + width, 448, width, 200}, "Use of the device, whole run", roofline(result));
+  draw(svg, {30 + width, 448, width, 228}, "Use of the device, whole run", roofline(result));
   CacheUse const use = cache_use(result);
   TextStyle const note{12, "start", "#57606a"};
-  svg.text({92 + width, 690},
-           format("Mean cache: paged %s; padded %s; contiguous, reserved for the longest request, %s", format_bytes(use.paged).c_str(),
-                  format_bytes(use.padded).c_str(), format_bytes(use.contiguous).c_str()),
-           note);
-  svg.text({92 + width, 710},
-           format("Requests: %lld admitted, %lld finished, %lld preempted", static_cast<long long>(result.counts.admitted),
-                  static_cast<long long>(result.counts.finished), static_cast<long long>(result.counts.preempted)),
-           note);
-  svg.text({92 + width, 730},
-           format("%zu outputs checked against the reference: worst relative error %.2e", result.checks.size(), result.worst_error()),
-           note);
+  std::vector<std::string> const lines = {
+      format("Mean cache: %s in pages, %s padded to the longest of the batch,", format_bytes(use.paged).c_str(),
+             format_bytes(use.padded).c_str()),
+      format("%s contiguous with %s tokens reserved for each request", format_bytes(use.contiguous).c_str(),
+             format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str()),
+      format("Requests: %lld admitted, %lld finished, %lld preempted", static_cast<long long>(result.counts.admitted),
+             static_cast<long long>(result.counts.finished), static_cast<long long>(result.counts.preempted)),
+      format("%zu outputs checked against the reference: worst relative error %.2e", result.checks.size(), result.worst_error())};
+  for (size_t i = 0; i < lines.size(); ++i) svg.text({92 + width, 704 + 20 * static_cast<double>(i)}, lines[i], note);
   return svg.str();
 }
 

@@ -58,7 +58,7 @@ std::string format_seconds(double seconds) {
 std::string format_count(int64_t count) {
   std::string text = std::to_string(count);
   size_t const first_digit = count < 0 ? 1 : 0;
-  for (size_t position = text.size(); position > first_digit + 3; position -= 3) text.insert(position - 3, ",");
+  for (size_t position = text.size(); position > first_digit + 3; position -= 3) text.insert(position - 3, 1, ',');
   return text;
 }
 

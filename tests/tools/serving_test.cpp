@@ -1,0 +1,159 @@
+#include "tools/flashmla/serving.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "conformance/random.hpp"
+
+namespace flashmla::tools {
+namespace {
+
+constexpr double kEverythingArrived = 1e30;
+
+std::vector<TraceRequest> requests_of(std::vector<std::pair<int64_t, int64_t>> const& lengths) {
+  std::vector<TraceRequest> requests;
+  for (auto const& [input, output] : lengths) requests.push_back({0, input, output});
+  return requests;
+}
+
+/// What must hold of every batch: pages are held once, each request has exactly those it needs, none are lost.
+void expect_consistent(ServingLoop const& loop, std::vector<Running> const& batch, ServingLimits const& limits) {
+  std::set<int32_t> held;
+  for (Running const& request : batch) {
+    EXPECT_EQ(static_cast<int64_t>(request.pages.size()), (request.kv_tokens + limits.page_tokens - 1) / limits.page_tokens);
+    for (int32_t const page : request.pages) {
+      EXPECT_GE(page, 0);
+      EXPECT_LT(page, limits.num_pages);
+      EXPECT_TRUE(held.insert(page).second) << "page " << page << " is held twice";
+    }
+    EXPECT_EQ(request.new_slot(limits.page_tokens) / limits.page_tokens, request.pages.back());
+    EXPECT_EQ(request.new_slot(limits.page_tokens) % limits.page_tokens, (request.kv_tokens - 1) % limits.page_tokens);
+  }
+  EXPECT_EQ(loop.pages_in_use(), static_cast<int64_t>(held.size()));
+  EXPECT_LE(static_cast<int64_t>(batch.size()), limits.max_batch);
+}
+
+TEST(ServingLoop, OneRequestMakesItsTokensAndLeaves) {
+  ServingLimits const limits{4, 64, 8};
+  ServingLoop loop(requests_of({{63, 3}}), limits);
+  std::vector<int64_t> lengths;
+  while (!loop.finished()) {
+    auto const& batch = loop.begin_step(kEverythingArrived);
+    ASSERT_EQ(batch.size(), 1u);
+    expect_consistent(loop, batch, limits);
+    lengths.push_back(batch[0].kv_tokens);
+    loop.end_step();
+  }
+  EXPECT_EQ(lengths, (std::vector<int64_t>{64, 65, 66}));
+  EXPECT_EQ(loop.counts().finished, 1);
+  EXPECT_EQ(loop.counts().tokens, 3);
+  EXPECT_EQ(loop.pages_in_use(), 0);
+}
+
+TEST(ServingLoop, AnEmptyPromptStartsWithItsFirstToken) {
+  ServingLoop loop(requests_of({{0, 2}}), {4, 64, 8});
+  EXPECT_EQ(loop.begin_step(kEverythingArrived)[0].kv_tokens, 1);
+}
+
+TEST(ServingLoop, TurnsAwayWhatNeverFitsAndWhatAsksForNothing) {
+  ServingLoop loop(requests_of({{100, 0}, {64 * 4, 1}, {64 * 4 - 1, 1}}), {4, 64, 8});
+  EXPECT_EQ(loop.counts().empty, 1);
+  EXPECT_EQ(loop.counts().rejected, 1);
+  EXPECT_EQ(loop.waiting(), 1);
+  EXPECT_EQ(loop.max_request_pages(), 4);
+}
+
+TEST(ServingLoop, AdmitsInTraceOrderUpToTheBatchLimit) {
+  ServingLoop loop(requests_of({{10, 5}, {10, 5}, {10, 5}}), {100, 64, 2});
+  auto const& batch = loop.begin_step(kEverythingArrived);
+  ASSERT_EQ(batch.size(), 2u);
+  EXPECT_EQ(batch[0].index, 0u);
+  EXPECT_EQ(batch[1].index, 1u);
+  EXPECT_EQ(loop.waiting(), 1);
+}
+
+TEST(ServingLoop, WaitsForArrivals) {
+  std::vector<TraceRequest> const requests = {{1.0, 10, 1}, {2.0, 10, 1}};
+  ServingLoop loop(requests, {100, 64, 8});
+  EXPECT_TRUE(loop.begin_step(0.5).empty());
+  EXPECT_FALSE(loop.finished());
+  EXPECT_DOUBLE_EQ(loop.next_arrival_s(), 1.0);
+  EXPECT_EQ(loop.begin_step(1.0).size(), 1u);
+  loop.end_step();
+  EXPECT_EQ(loop.begin_step(2.0)[0].index, 1u);
+  loop.end_step();
+  EXPECT_TRUE(loop.finished());
+}
+
+TEST(ServingLoop, PreemptsTheYoungestWhenPagesRunOut) {
+  // 10 pages of 4 tokens: both start with 4 pages, one is held back, and growth meets in the middle.
+  ServingLimits const limits{10, 4, 8};
+  ServingLoop loop(requests_of({{15, 20}, {15, 20}}), limits);
+  bool seen_alone = false;
+  std::map<size_t, int64_t> made;
+  for (int step = 0; !loop.finished(); ++step) {
+    ASSERT_LT(step, 1000);
+    auto const& batch = loop.begin_step(kEverythingArrived);
+    expect_consistent(loop, batch, limits);
+    if (loop.counts().preempted > 0 && batch.size() == 1) {
+      seen_alone = true;
+      EXPECT_EQ(batch[0].index, 0u) << "the elder stays";
+      EXPECT_EQ(loop.waiting(), 1);
+    }
+    for (Running const& request : batch) ++made[request.index];
+    loop.end_step();
+  }
+  EXPECT_TRUE(seen_alone);
+  EXPECT_GE(loop.counts().preempted, 1);
+  EXPECT_EQ(loop.counts().admitted, 2);
+  EXPECT_EQ(loop.counts().finished, 2);
+  EXPECT_EQ(made, (std::map<size_t, int64_t>{{0, 20}, {1, 20}})) << "a preempted request keeps what it has made";
+}
+
+/// Against a plain model: however requests and pages fall, every request that fits makes exactly its tokens, its length
+/// grows by one a step, and at the end every page is free.
+TEST(ServingLoop, LosesNothingOverRandomTraces) {
+  conformance::Random random(7);
+  for (int trial = 0; trial < 60; ++trial) {
+    ServingLimits const limits{random.below(60) + 2, int64_t{1} << random.below(6), random.below(8) + 1};
+    std::vector<TraceRequest> requests;
+    int64_t expected_tokens = 0, expected_finished = 0;
+    for (int64_t i = random.below(30) + 1; i > 0; --i) {
+      requests.push_back({static_cast<double>(random.below(40)), random.below(limits.page_tokens * 20), random.below(30)});
+      TraceRequest const& request = requests.back();
+      bool const fits = request.input_tokens + request.output_tokens <= limits.num_pages * limits.page_tokens;
+      if (!fits || request.output_tokens == 0) continue;
+      expected_tokens += request.output_tokens;
+      ++expected_finished;
+    }
+    ServingLoop loop(requests, limits);
+    std::map<size_t, int64_t> length;
+    double now = 0;
+    for (int64_t step = 0; !loop.finished(); ++step) {
+      ASSERT_LT(step, 200000) << "the loop does not end";
+      auto const& batch = loop.begin_step(now);
+      expect_consistent(loop, batch, limits);
+      if (batch.empty()) now = std::max(now, loop.next_arrival_s());
+      for (Running const& request : batch) {
+        auto const found = length.find(request.index);
+        int64_t const before = found == length.end() ? requests[request.index].input_tokens : found->second;
+        EXPECT_EQ(request.kv_tokens, before + 1);
+        length[request.index] = request.kv_tokens;
+      }
+      loop.end_step();
+      now += 0.5;
+    }
+    EXPECT_EQ(loop.counts().tokens, expected_tokens);
+    EXPECT_EQ(loop.counts().finished, expected_finished);
+    EXPECT_EQ(loop.counts().admitted, expected_finished);
+    EXPECT_EQ(loop.counts().finished + loop.counts().rejected + loop.counts().empty, static_cast<int64_t>(requests.size()));
+    EXPECT_EQ(loop.pages_in_use(), 0);
+    for (auto const& [index, tokens] : length) EXPECT_EQ(tokens, requests[index].input_tokens + requests[index].output_tokens);
+  }
+}
+
+}  // namespace
+}  // namespace flashmla::tools
