@@ -11,5 +11,5 @@ function(flashmla_test name)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_link_libraries(${name} PRIVATE ${arg_LIBS} flashmla_static GTest::gtest GTest::gtest_main Threads::Threads)
   get_filename_component(room ${CMAKE_CURRENT_SOURCE_DIR} NAME)  # ctest -L core runs one room
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 1200 LABELS ${room})
+  gtest_discover_tests(${name} TEST_PREFIX ${room}. NO_PRETTY_VALUES DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 1200 LABELS ${room})
 endfunction()
