@@ -33,6 +33,17 @@ int parse_failed(CLI::App const& app, CLI::ParseError const& error) {
   return kExitUsage;
 }
 
+/// CLI11 says only that a subcommand is missing when a word is none.
+void require_known_command(CLI::App const& app, int argc, char const* const* argv) {
+  if (argc < 2 || argv[1][0] == '-') return;
+  std::string names;
+  for (CLI::App const* const command : app.get_subcommands([](CLI::App const*) { return true; })) {
+    if (command->get_name() == argv[1]) return;
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  throw CLI::ParseError(std::string("command: got '") + argv[1] + "', expected one of " + names, kExitUsage);
+}
+
 int run(Action const& chosen) {
   try {
     return chosen();
@@ -62,6 +73,7 @@ int main(int argc, char** argv) {
   add_bench(app, chosen);
   add_replay(app, chosen);
   try {
+    require_known_command(app, argc, argv);
     app.parse(argc, argv);
   } catch (CLI::ParseError const& error) {
     return parse_failed(app, error);

@@ -119,11 +119,9 @@ class Replay {
   [[nodiscard]] bool out_of_time(Clock::time_point begin) const { return sizes_.seconds > 0 && seconds_since(begin) >= sizes_.seconds; }
 
   [[nodiscard]] double fraction_done(ServingLoop const& loop, Clock::time_point begin) const {
-    auto const& counts = loop.counts();
     double const by_steps = static_cast<double>(result_.steps.size()) / static_cast<double>(sizes_.steps);
     double const by_time = sizes_.seconds > 0 ? seconds_since(begin) / sizes_.seconds : 0;
-    double const served =
-        static_cast<double>(counts.finished + counts.rejected + counts.empty) / static_cast<double>(trace_.requests.size());
+    double const served = static_cast<double>(loop.counts().tokens) / static_cast<double>(loop.all_tokens());
     return std::max({by_steps, by_time, served});
   }
 

@@ -17,6 +17,7 @@ ServingLoop::ServingLoop(std::vector<TraceRequest> const& requests, ServingLimit
       ++counts_.rejected;
     } else {
       max_request_pages_ = std::max(max_request_pages_, pages);
+      all_tokens_ += request.output_tokens;
       waiting_.push_back({i, request.arrival_s, request.input_tokens, request.output_tokens, false});
     }
   }

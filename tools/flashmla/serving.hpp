@@ -60,6 +60,8 @@ class ServingLoop {
   /// When the head of the queue arrives; what an idle engine waits for.
   [[nodiscard]] double next_arrival_s() const;
 
+  /// Tokens that will have been made when everything is done.
+  [[nodiscard]] int64_t all_tokens() const { return all_tokens_; }
   [[nodiscard]] ServingCounts const& counts() const { return counts_; }
   [[nodiscard]] int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
   [[nodiscard]] int64_t pages_in_use() const { return pool_.num_pages() - pool_.num_free(); }
@@ -88,6 +90,7 @@ class ServingLoop {
   std::vector<Running> running_;  // oldest first
   ServingCounts counts_;
   int64_t max_request_pages_ = 1;
+  int64_t all_tokens_ = 0;
 };
 
 }  // namespace flashmla::tools
