@@ -121,6 +121,8 @@ BAD_RUNS = [
     ({"workspace": np.zeros(16, np.uint8)}, "workspace"),
     ({"workspace": "much"}, "workspace: got builtins.str"),
     ({"dtype": "fp16"}, "dtype: got 'fp16'"),
+    ({"stream": "fast"}, "stream: got 'fast' of type str"),
+    ({"stream": -1}, "stream: got -1"),
 ]
 
 

@@ -1,12 +1,12 @@
 """Recognises arrays when they arrive, so that importing this package imports no framework.
 
 An adapter is a module with the same few functions for one family of arrays:
-    fill(view, array, where, as_bf16)  writes the array into a C view; returns what must stay alive during the call, or None
-    device(array)                      (DeviceKind, index)
-    empty(like, shape, dtype, where)   a new contiguous array of `dtype` (a DType) beside `like`
-    buffer(like, num_bytes, where)     device memory for a schedule or workspace: (owner, address), 256-byte aligned
-    stream(device_index)               the raw stream that work should go to
-`where` is (operation, argument) for error messages. flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
+    fill(view, array, where, as_bf16, stream)  writes the array into a C view; returns what must stay alive during the call, or None
+    device(array)                    (DeviceKind, index)
+    empty(like, shape, dtype, where) a new contiguous array of `dtype` (a DType) beside `like`
+    buffer(like, num_bytes, where)   device memory for a schedule or workspace: (owner, address), 256-byte aligned
+    stream(device_index)             the raw stream that work should go to
+`where` is (operation, argument) for error messages; `stream` the raw stream that will use the array, None for the default. flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
 """
 
 import ctypes
@@ -42,9 +42,9 @@ def _adapter_name(kind, where):
     raise invalid(*where, f"{kind.__module__}.{kind.__qualname__}", "a torch.Tensor, a numpy.ndarray or an array with __dlpack__")
 
 
-def fill(view, array, where, as_bf16=False):
+def fill(view, array, where, as_bf16=False, stream=None):
     """Writes `array` into the C view; returns what must stay alive while the view is used, or None."""
-    return adapter_of(array, where).fill(view, array, where, as_bf16)
+    return adapter_of(array, where).fill(view, array, where, as_bf16, stream)
 
 
 def write_view(view, address, dtype, *, device, sizes, strides, where):
@@ -112,10 +112,10 @@ class Buffer:
         return buffer
 
     @classmethod
-    def wrap(cls, array, where):
+    def wrap(cls, array, where, stream=None):
         """The caller's own memory: any contiguous array; size, device and alignment are checked by the library."""
         buffer = cls(array)
-        keep = fill(buffer.view, array, where)
+        keep = fill(buffer.view, array, where, stream=stream)
         if keep is not None:
             buffer.memory = (array, keep)
         return buffer

@@ -33,10 +33,10 @@ _capsule_pointer.restype = ctypes.c_void_p
 _capsule_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
-def fill(view, array, where, as_bf16):
+def fill(view, array, where, as_bf16=False, stream=None):
     kind, index = _checked_device(array, where)
     try:
-        capsule = array.__dlpack__(stream=_LEGACY_STREAM) if kind == DeviceKind.CUDA else array.__dlpack__()
+        capsule = array.__dlpack__(stream=stream or _LEGACY_STREAM) if kind == DeviceKind.CUDA else array.__dlpack__()
         tensor = _Tensor.from_address(_capsule_pointer(capsule, b"dltensor"))
     except (BufferError, TypeError, ValueError) as error:
         raise invalid(*where, f"an array whose __dlpack__ failed ({error})", "one that exports a writable dltensor") from error

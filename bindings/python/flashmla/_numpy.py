@@ -12,7 +12,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def fill(view, array, where, as_bf16):
+def fill(view, array, where, as_bf16=False, stream=None):
     dtype = resolve_dtype(array.dtype.name, _DTYPES, where, as_bf16)
     if not array.dtype.isnative:
         raise invalid(*where, f"byte order {array.dtype.byteorder!r}", "the machine's own")

@@ -9,18 +9,19 @@ from flashmla._errors import invalid, member
 from flashmla._library import check, lib
 
 
-def _fill_all(operation, args, arrays, as_bf16):
+def _fill_all(operation, args, arrays, as_bf16, stream):
     """Fills the views of `args` from {name: array or None}; returns what must stay alive during the call."""
-    return [fill(getattr(args, name), array, (operation, name), as_bf16) for name, array in arrays.items() if array is not None]
+    present = {name: array for name, array in arrays.items() if array is not None}
+    return [fill(getattr(args, name), array, (operation, name), as_bf16, stream) for name, array in present.items()]
 
 
-def _stream(adapter, like, stream):
+def _stream(operation, adapter, like, stream):
     from flashmla.plan import raw_stream
 
     kind, index = adapter.device(like)
     if kind == DeviceKind.CPU:
         return None
-    return (adapter.stream(index) if stream is None else raw_stream("stream", stream)) or None
+    return (adapter.stream(index) if stream is None else raw_stream(operation, stream)) or None
 
 
 def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=None, lse_base=LseBase.NATURAL,
@@ -39,7 +40,8 @@ def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=
     )
     as_bf16 = parse_as_bf16("merge", dtype)
     adapter = adapter_of(partial_out, ("merge", "partial_out"))
-    keep = _fill_all("merge", args, {"partial_out": partial_out, "partial_lse": partial_lse, "sink": sink}, as_bf16)
+    raw = _stream("merge", adapter, partial_out, stream)
+    keep = _fill_all("merge", args, {"partial_out": partial_out, "partial_lse": partial_lse, "sink": sink}, as_bf16, raw)
     shape = tuple(args.partial_out.size[: args.partial_out.rank])
     if len(shape) != 4:
         raise invalid("merge", "partial_out", f"rank {len(shape)}", "rank 4: [num_parts, tokens, heads, d_v]")
@@ -50,8 +52,8 @@ def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=
         out = adapter.empty(partial_out, shape[1:], DType(element), ("merge", "out"))
     if lse is None:
         lse = adapter.empty(partial_lse, shape[1:3], DType.FP32, ("merge", "lse"))
-    keep += _fill_all("merge", args, {"out": out, "lse": None if lse is False else lse}, as_bf16)
-    check(lib.flashmla_merge(ctypes.addressof(args), _stream(adapter, partial_out, stream)))
+    keep += _fill_all("merge", args, {"out": out, "lse": None if lse is False else lse}, as_bf16, raw)
+    check(lib.flashmla_merge(ctypes.addressof(args), raw))
     return out, None if lse is False else lse
 
 
@@ -66,7 +68,7 @@ def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype
     args = _abi.AppendArgs(kv_format=member("append", "kv_format", kv_format, KvFormat))
     arrays = dict(zip(("ckv", "kpe"), kv)) if isinstance(kv, tuple) else {"kv": kv}
     arrays |= {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
-    keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype))
-    adapter = adapter_of(cache, ("append", "cache"))
-    check(lib.flashmla_append(ctypes.addressof(args), _stream(adapter, cache, stream)))
+    raw = _stream("append", adapter_of(cache, ("append", "cache")), cache, stream)
+    keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype), raw)
+    check(lib.flashmla_append(ctypes.addressof(args), raw))
     del keep

@@ -130,19 +130,20 @@ class DecodePlan:
 
         kv_len: int32 [batch] on the plan's device, contiguous: tokens in the cache, the new ones among them. q_tokens: query tokens of
         every request, by default max_q_tokens. schedule: a `Schedule`, or any 256-byte aligned array of `schedule_bytes` bytes on the
-        device; by default the plan's own. stream: a raw stream or stream object, by default the framework's current one.
+        device; by default the plan's own. stream: a raw stream or stream object, by default torch's current one;
+        for arrays of other frameworks the default stream, which DLPack orders after theirs.
         A schedule for earlier lengths costs balance, not correctness; one for another batch or q_tokens is an error in `run`.
         """
         q_tokens = whole_number("plan_update", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
         lengths = _abi.Lengths(q_tokens=q_tokens)
         adapter = adapter_of(kv_len, ("plan_update", "kv_len"))
-        keep = adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False)
+        raw = self._stream("plan_update", adapter, stream)
+        keep = adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False, raw)
         if schedule is None:
             if self._schedule is None:
                 self._schedule = self.new_schedule(kv_len)
             schedule = self._schedule
-        schedule = _as_schedule(schedule, "plan_update")
-        raw = self._stream(adapter, stream)
+        schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
         schedule.rows = (lengths.kv_len.size[0], q_tokens)
         del keep
@@ -162,11 +163,13 @@ class DecodePlan:
         All arrays lie on the plan's device and must stay valid until the work has finished. Lengths and page ids out of range are
         masked; `fault()` reports them.
         """
-        schedule = self._schedule if schedule is None else _as_schedule(schedule, "decode")
+        if stream is not None:
+            stream = raw_stream("decode", stream)
+        schedule = self._schedule if schedule is None else _as_schedule(schedule, "decode", stream)
         if schedule is None:
             raise invalid("decode", "schedule", "none", "update(kv_len) before the first run")
         if workspace is not None:
-            workspace = Buffer.wrap(workspace, ("decode", "workspace"))
+            workspace = Buffer.wrap(workspace, ("decode", "workspace"), stream)
         if visible_len is None and sink is None and dtype is None and stream is None:
             runner = self._runner
             if runner is None and type(q).__module__ == "torch":
@@ -197,13 +200,13 @@ class DecodePlan:
         if arrays["lse"] is None:
             arrays["lse"] = adapter.empty(query, self.lse_shape(batch, q_tokens, h_q), DType.FP32, ("decode", "lse"))
         args.lengths.q_tokens = q_tokens
+        raw = self._stream("decode", adapter, stream)
         keep = []
         for name, array in arrays.items():
             if array is None or array is False:
                 continue
             view = args.lengths.kv_len if name == "lengths.kv_len" else getattr(args, name)
-            keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16))
-        raw = self._stream(adapter, stream)
+            keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
         with self.workspace_for(workspace, raw, query) as address:
             check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
         return arrays["out"], None if arrays["lse"] is False else arrays["lse"]
@@ -222,8 +225,8 @@ class DecodePlan:
 
     def reset(self, workspace, *, stream=None):
         """Enqueues: clears a workspace of the caller's (its counters and fault record); once after it was allocated."""
-        buffer = Buffer.wrap(workspace, ("plan_reset", "workspace"))
-        raw = self._stream(adapter_of(workspace, ("plan_reset", "workspace")), stream)
+        raw = self._stream("plan_reset", adapter_of(workspace, ("plan_reset", "workspace")), stream)
+        buffer = Buffer.wrap(workspace, ("plan_reset", "workspace"), raw)
         check(lib.flashmla_plan_reset(self.handle, buffer.address, raw or None))
 
     def fault(self, workspace=None, *, stream=None):
@@ -234,8 +237,8 @@ class DecodePlan:
         """
         record = _abi.Fault()
         if workspace is not None:
-            raw = self._stream(adapter_of(workspace, ("plan_fault", "workspace")), stream)
-            asked = [(Buffer.wrap(workspace, ("plan_fault", "workspace")), raw)]
+            raw = self._stream("plan_fault", adapter_of(workspace, ("plan_fault", "workspace")), stream)
+            asked = [(Buffer.wrap(workspace, ("plan_fault", "workspace"), raw), raw)]
         else:
             asked = [(scratch.workspace, scratch.stream) for scratch in self.scratch.all if scratch.capture is not None]
         first = None
@@ -258,10 +261,10 @@ class DecodePlan:
     def lse_shape(self, batch, q_tokens, h_q):
         return (batch * q_tokens, h_q) if self.problem.lse_layout == LseLayout.TOKENS_HEADS else (batch, h_q, q_tokens)
 
-    def _stream(self, adapter, stream):
+    def _stream(self, operation, adapter, stream):
         if self.device[0] == DeviceKind.CPU:
             return 0
-        return adapter.stream(self.device[1]) if stream is None else raw_stream("plan", stream)
+        return adapter.stream(self.device[1]) if stream is None else raw_stream(operation, stream)
 
 
 def _problem_of(fields):
@@ -271,11 +274,11 @@ def _problem_of(fields):
         raise Error(f"plan_create: problem: got fields {sorted(fields)}, expected those of flashmla.Problem ({error})") from None
 
 
-def _as_schedule(schedule, operation):
+def _as_schedule(schedule, operation, raw):
     if isinstance(schedule, Schedule):
         return schedule
     wrapped = Schedule(schedule)
-    fill(wrapped.view, schedule, (operation, "schedule"))
+    fill(wrapped.view, schedule, (operation, "schedule"), stream=raw)
     return wrapped
 
 

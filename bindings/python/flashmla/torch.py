@@ -21,7 +21,7 @@ _DTYPES = {
 _TORCH_DTYPES = {DType.BF16: torch.bfloat16, DType.FP16: torch.float16, DType.FP32: torch.float32}
 
 
-def fill(view, tensor, where, as_bf16):
+def fill(view, tensor, where, as_bf16=False, stream=None):
     if tensor.layout is not torch.strided:
         raise invalid(*where, f"layout {tensor.layout}", "torch.strided")
     kind = tensor.device.type
@@ -140,7 +140,7 @@ class Runner:
             layout = (out.shape, out.stride(), out.dtype, out.device)
             if frame.out_layout != layout:
                 frame.out_layout = None
-                fill(frame.args.out, out, ("decode", "out"), False)
+                fill(frame.args.out, out, ("decode", "out"))
                 frame.out_layout = layout
             layout = (lse.shape, lse.stride(), lse.dtype, lse.device) if lse is not False else False
             if frame.lse_layout != layout:
@@ -170,10 +170,10 @@ class Runner:
     def _bind_inputs(self, frame, q, cache, page_table, kv_len):
         frame.inputs = None
         args = frame.args
-        fill(args.q, q, ("decode", "q"), False)
-        fill(args.cache, cache, ("decode", "cache"), False)
-        fill(args.page_table, page_table, ("decode", "page_table"), False)
-        fill(args.lengths.kv_len, kv_len, ("decode", "kv_len"), False)
+        fill(args.q, q, ("decode", "q"))
+        fill(args.cache, cache, ("decode", "cache"))
+        fill(args.page_table, page_table, ("decode", "page_table"))
+        fill(args.lengths.kv_len, kv_len, ("decode", "kv_len"))
         if q.dim() != 4:
             raise invalid("decode", "q", f"rank {q.dim()}", "rank 4: [batch, q_tokens, h_q, dim]")
         batch, q_tokens, h_q, _ = q.shape
@@ -187,5 +187,5 @@ class Runner:
         if lse is False:
             frame.args.lse = _abi.View()
         else:
-            fill(frame.args.lse, lse, ("decode", "lse"), False)
+            fill(frame.args.lse, lse, ("decode", "lse"))
         frame.lse_layout = layout
