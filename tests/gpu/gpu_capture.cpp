@@ -5,8 +5,10 @@
 // The first test must be the first in the process: a plan is made, and its kernels are loaded, inside a capture.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <random>
 
@@ -170,6 +172,81 @@ void test_mismatch(BenchCase const& c, int32_t longest) {
   expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, "after mismatches");
 }
 
+void test_describe(BenchCase const& c) {
+  DecodeSetup const setup(c, full_lens(c.batch, 64), {});
+  std::string const text = setup.plan().describe();
+  for (char const* const part : {"hopper_dense_bf16_out_bf16", "workers", "rows x 64 tokens", "multiprocessors"})
+    expect(text.find(part) != std::string::npos, std::string("describe lacks `") + part + "`: " + text);
+}
+
+// Append for the first time in the process inside a capture; slot 130 names no page, -1 is skipped.
+void test_append_capture() {
+  constexpr size_t kTokens = 5, kDim = 576, kPages = 2, kPageTokens = 64;
+  std::vector<uint16_t> tokens(kTokens * kDim), before(kPages * kPageTokens * kDim, 0xffff);
+  std::iota(tokens.begin(), tokens.end(), uint16_t{0});
+  std::vector<int64_t> const slots = {3, -1, 127, 130, 64};
+  DeviceArray<uint16_t> kv(tokens), cache(before);
+  DeviceArray<int64_t> slot_mapping(slots);
+  DeviceArray<flashmla_fault> fault(std::vector<flashmla_fault>(1));
+  core::AppendCall call;
+  call.format = core::find_kv_format(FLASHMLA_KV_BF16_576);
+  call.tokens = kTokens;
+  call.ckv = kv.get();
+  call.kpe = kv.get() + 512;
+  call.ckv_token_stride = call.kpe_token_stride = kDim;
+  call.slot_mapping = slot_mapping.get();
+  call.cache = cache.get();
+  call.num_pages = kPages, call.page_tokens = kPageTokens, call.page_stride = kPageTokens * kDim, call.token_stride = kDim;
+  call.fault = fault.get();
+  call.device = {FLASHMLA_CUDA, 0};
+  Stream stream;
+  synchronize(nullptr);
+  Graph graph;
+  graph.capture(stream.get, [&] { cuda::make_backend()->append(call, stream.get); });
+  graph.replay(stream.get);
+  synchronize(stream.get);
+  for (size_t t = 0; t < kTokens; ++t)
+    if (slots[t] >= 0 && slots[t] < 128)
+      std::copy_n(tokens.begin() + static_cast<std::ptrdiff_t>(t * kDim), kDim,
+                  before.begin() + static_cast<std::ptrdiff_t>(slots[t]) * static_cast<std::ptrdiff_t>(kDim));
+  expect(cache.download() == before, "append wrote other bytes than the tokens");
+  flashmla_fault const found = fault.download()[0];
+  expect(found.code == FLASHMLA_FAULT_SLOT && found.position == 3 && found.value == 130, "append recorded another fault");
+}
+
+// Merge for the first time in the process inside a capture: equal weights, an empty part full of NaN, and all empty.
+void test_merge_capture() {
+  constexpr size_t kParts = 3, kRows = 2, kDim = 512;
+  float const infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> partial(kParts * kRows * kDim, std::numeric_limits<float>::quiet_NaN());
+  std::fill_n(partial.begin(), kDim, 1.0F);                     // part 0 of row 0
+  std::fill_n(partial.begin() + 2 * kRows * kDim, kDim, 4.0F);  // part 2 of row 0
+  std::vector<float> const partial_lse = {5, infinity, -infinity, -infinity, 5, infinity};
+  DeviceArray<float> values(partial), lses(partial_lse), out(kRows * kDim), lse(kRows);
+  core::MergeCall call;
+  call.num_parts = kParts, call.tokens = kRows, call.heads = 1, call.v_dim = kDim;
+  call.out_dtype = FLASHMLA_FP32;
+  call.empty_row = FLASHMLA_EMPTY_LSE_MINUS_INF;
+  call.partial_out = values.get();
+  call.partial_out_stride[0] = kRows * kDim, call.partial_out_stride[1] = kDim, call.partial_out_stride[2] = kDim;
+  call.partial_lse = lses.get();
+  call.partial_lse_stride[0] = kRows, call.partial_lse_stride[1] = 1, call.partial_lse_stride[2] = 1;
+  call.out = out.get();
+  call.out_stride[0] = kDim, call.out_stride[1] = kDim;
+  call.lse = lse.get();
+  call.lse_stride[0] = 1, call.lse_stride[1] = 1;
+  call.device = {FLASHMLA_CUDA, 0};
+  Stream stream;
+  synchronize(nullptr);
+  Graph graph;
+  graph.capture(stream.get, [&] { cuda::make_backend()->merge(call, stream.get); });
+  graph.replay(stream.get);
+  synchronize(stream.get);
+  std::vector<float> const got = out.download(), got_lse = lse.download();
+  for (size_t d = 0; d < kDim; ++d) expect(std::fabs(got[d] - 2.5F) < 1e-5F && got[kDim + d] == 0, "merge: column " + std::to_string(d));
+  expect(std::fabs(got_lse[0] - (5 + std::log(2.0F))) < 1e-5F && got_lse[1] == -infinity, "merge: lse");
+}
+
 // The device's planner against the host's, byte for byte.
 void test_schedules(int count) {
   std::mt19937_64 engine(17);
@@ -219,6 +296,9 @@ int run_tests(int num_schedules) {
       {"shared schedule, 16 heads", [] { test_shared_schedule(mixed_case(5, 16, 1), 4000); }},
       {"shared schedule, 128 heads", [] { test_shared_schedule(mixed_case(6, 128, 1), 4000); }},
       {"schedule mismatch", [] { test_mismatch(mixed_case(4, 64, 1), 1000); }},
+      {"append, captured at once", test_append_capture},
+      {"merge, captured at once", test_merge_capture},
+      {"describe", [] { test_describe(mixed_case(2, 128, 1)); }},
       {"schedules equal the host's", [num_schedules] { test_schedules(num_schedules); }},
   };
   int failures = 0;
