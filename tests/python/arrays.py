@@ -72,3 +72,6 @@ if torch is not None:
         Kind("torch-bf16", "bf16_576", ml_dtypes.bfloat16, to_torch, lambda t: t.double().numpy()),
         Kind("torch-fp16", "fp16_576", np.float16, to_torch, lambda t: t.double().numpy()),
     ]
+
+FP16_KINDS = [kind for kind in KINDS if kind.kv_format == "fp16_576" and kind.allocates]
+NUMPY_FP16 = FP16_KINDS[0]
