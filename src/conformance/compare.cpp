@@ -82,6 +82,15 @@ Comparison compare(std::span<double const> actual, std::span<double const> expec
   return result;
 }
 
+int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, double bound) {
+  for (size_t row = 0; row * width < expected.size(); ++row) {
+    Sums sums;
+    for (size_t i = row * width; i < (row + 1) * width; ++i) sums.add(actual[i], expected[i]);
+    if (sums.relative_l2() > bound) return static_cast<int64_t>(row);
+  }
+  return -1;
+}
+
 int64_t first_difference(std::span<std::byte const> a, std::span<std::byte const> b) {
   auto const [at, other] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
   return at == a.end() && other == b.end() ? -1 : at - a.begin();

@@ -26,6 +26,10 @@ struct Tolerance {
 Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype);
 Tolerance lse_tolerance(flashmla_device_kind device);
 
+/// Index of the first row of `width` elements whose own relative L2 error is beyond `bound`, or -1. A row of many keys is
+/// small, so that neither the bounds on elements nor sums over the tensor see much of it.
+int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, double bound);
+
 struct Comparison {
   bool ok = true;
   std::string text;  // what is wrong: how many elements, the first one's coordinate and values, the worst, the sums

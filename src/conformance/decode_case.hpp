@@ -56,6 +56,7 @@ struct DecodeCase {
   bool update_schedule = true;            // false: run meets a schedule that was never made
   int64_t table_pages = 0;                // width of the page table; 0: what the lengths need and three columns of junk
   std::vector<BadPage> bad_pages;
+  int64_t low_pages = 0;  // unused pages in front of all others; 0: used and unused pages are shuffled
 
   // Data and layout.
   float q_std = 10.0f;  // with keys of deviation 0.1 and the default scale, scores have a deviation of q_std / 10

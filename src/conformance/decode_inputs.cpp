@@ -113,11 +113,11 @@ void DecodeInputs::make_page_table(Random& random) {
   table_stride_ = table_pages_ + 5;
   int64_t needed = 0;
   for (int32_t const kv_len : case_.kv_len) needed += ceil_div(clamped(kv_len), case_.page_tokens);
-  num_pages_ = needed + std::min<int64_t>(needed / 4, 64) + 3;
+  num_pages_ = case_.low_pages + needed + std::min<int64_t>(needed / 4, 64) + 3;
 
   std::vector<int32_t> ids(static_cast<size_t>(num_pages_));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
-  random.shuffle(ids);
+  if (case_.low_pages == 0) random.shuffle(ids);
 
   constexpr int32_t kJunk[] = {2147480000, -1, INT_MIN, INT_MAX};
   page_table_ = make_buffer(memory_, (case_.batch() - 1) * table_stride_ + table_pages_, sizeof(int32_t));

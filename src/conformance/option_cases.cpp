@@ -208,6 +208,8 @@ Cases engine_cases() {
 
 Cases huge_cases() {
   Cases cases;
+  // 60,000 pages of 64 tokens: offsets past 2^31 elements, a cache of 4.4 GB.
+  add(cases, "far_pages", [](DecodeCase& c) { c.low_pages = 60000; });
   add(cases, "one_million_tokens", [](DecodeCase& c) { c.kv_len = {1000000, 3}, c.h_q = 16; });
   add(cases, "batch_64_h128_skewed",
       [](DecodeCase& c) { c.kv_len = random_lengths("skewed", 64, 0, 8000), c.h_q = 128, c.q_tokens = 2, c.causal = true; });

@@ -63,6 +63,14 @@ TEST(DecodeCheck, CatchesAWrongRow) {
   expect_failure(outcome_of(tampered_case(), kOutBytes, tamper), "elements differ; first out[2, 0, 15, ");
 }
 
+/// Half a percent everywhere in one small row: within bounds for each element and for the tensor.
+TEST(DecodeCheck, CatchesASlightlyWrongRow) {
+  auto const tamper = [](unsigned char* out, int) {
+    for (size_t d = 0; d < 512; ++d) out[(2 * 16 + 15) * 1024 + 2 * d] ^= 1;
+  };
+  expect_failure(outcome_of(tampered_case(), kOutBytes, tamper), "out[2, 0, 15] has a relative L2 error of more than 0.0042");
+}
+
 TEST(DecodeCheck, CatchesSwappedHeads) {
   auto const tamper = [](unsigned char* out, int) { std::swap_ranges(out + 3 * 1024, out + 4 * 1024, out + 4 * 1024); };
   expect_failure(outcome_of(tampered_case(), kOutBytes, tamper), "first out[0, 0, 3, 0]");
