@@ -160,7 +160,10 @@ CpuCeilings CpuProbe::measure() const {
   result.gflops = isa_ == FLASHMLA_ISA_AVX512_BF16 ? rate(threads_, [](int) { return bf16_dot_peak(); }) * 1e-9 : result.fp32_gflops;
   double const* const data = memory_.data();
   size_t const share = memory_.size() / static_cast<size_t>(threads_);
-  result.read_gbps = rate(threads_, [&](int t) { return read_range(data + static_cast<size_t>(t) * share, data + (static_cast<size_t>(t) + 1) * share); }) * 1e-9;
+  result.read_gbps =
+      rate(threads_,
+           [&](int t) { return read_range(data + static_cast<size_t>(t) * share, data + (static_cast<size_t>(t) + 1) * share); }) *
+      1e-9;
   return result;
 }
 

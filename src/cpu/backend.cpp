@@ -25,7 +25,8 @@ void check_supported(core::Problem const& problem) {
   bool const is_plain = format.dtype == FLASHMLA_BF16 || format.dtype == FLASHMLA_FP16;
   if (!format.built || !is_plain) core::fail_unsupported(kMake, "kv_format", format.name, "BF16_576 or FP16_576 (not built yet)");
   if (problem.topk != 0) core::fail_unsupported(kMake, "topk", std::to_string(problem.topk), "0 (dense attention over the page table)");
-  if (problem.extra_format != nullptr) core::fail_unsupported(kMake, "extra_kv_format", problem.extra_format->name, "no extra cache (attend to each, then flashmla_merge)");
+  if (problem.extra_format != nullptr)
+    core::fail_unsupported(kMake, "extra_kv_format", problem.extra_format->name, "no extra cache (attend to each, then flashmla_merge)");
   if (problem.batch_invariant) core::fail_unsupported(kMake, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", "the same problem without it");
 }
 
@@ -33,14 +34,16 @@ std::shared_ptr<ThreadPool> pool_of(char const* operation, int32_t threads) {
   try {
     return ThreadPool::shared(threads);
   } catch (std::system_error const& error) {
-    throw core::Error(FLASHMLA_OUT_OF_MEMORY, std::string(operation) + ": num_threads: got " + std::to_string(threads) + ", expected fewer (" + error.what() + ")");
+    throw core::Error(FLASHMLA_OUT_OF_MEMORY,
+                      std::string(operation) + ": num_threads: got " + std::to_string(threads) + ", expected fewer (" + error.what() + ")");
   }
 }
 
 /// Copies the tokens whose slots are good.
 void append_range(core::AppendCall const& call, int64_t begin, int64_t end) {
   constexpr int64_t kBytes = 2;
-  size_t const latent_bytes = static_cast<size_t>(call.format->latent) * kBytes, rope_bytes = static_cast<size_t>(call.format->rope) * kBytes;
+  size_t const latent_bytes = static_cast<size_t>(call.format->latent) * kBytes,
+               rope_bytes = static_cast<size_t>(call.format->rope) * kBytes;
   for (int64_t token = begin; token < end; ++token) {
     int64_t const slot = call.slot_mapping[token];
     if (slot < 0 || slot >= call.num_pages * call.page_tokens) continue;
@@ -66,7 +69,8 @@ void record_bad_slot(core::AppendCall const& call) {
 
 void merge_one(Kernels const& kernels, core::MergeCall const& call, int64_t token, int64_t head) {
   double const to_log2 = call.lse_base == FLASHMLA_LSE_BASE_2 ? 1.0 : std::numbers::log2e;
-  int64_t const in_bytes = static_cast<int64_t>(core::dtype_bytes(call.partial_dtype)), out_bytes = static_cast<int64_t>(core::dtype_bytes(call.out_dtype));
+  int64_t const in_bytes = static_cast<int64_t>(core::dtype_bytes(call.partial_dtype)),
+                out_bytes = static_cast<int64_t>(core::dtype_bytes(call.out_dtype));
   int64_t const* const ls = call.partial_lse_stride;
   int64_t const* const os = call.partial_out_stride;
   auto const part = [&](int64_t i) {
@@ -74,7 +78,8 @@ void merge_one(Kernels const& kernels, core::MergeCall const& call, int64_t toke
     return PartialRow{lse * to_log2, static_cast<char const*>(call.partial_out) + (i * os[0] + token * os[1] + head * os[2]) * in_bytes};
   };
   char* const out = static_cast<char*>(call.out) + (token * call.out_stride[0] + head * call.out_stride[1]) * out_bytes;
-  double const lse_log2 = merge_row(kernels, call.num_parts, storage_of(call.partial_dtype), part, {out, storage_of(call.out_dtype), call.v_dim, sink_log2(call.sink, head)});
+  double const lse_log2 = merge_row(kernels, call.num_parts, storage_of(call.partial_dtype), part,
+                                    {out, storage_of(call.out_dtype), call.v_dim, sink_log2(call.sink, head)});
   if (call.lse == nullptr) return;
   float const infinity = std::numeric_limits<float>::infinity();
   float const empty = call.empty_row == FLASHMLA_EMPTY_LSE_PLUS_INF ? infinity : -infinity;

@@ -68,7 +68,8 @@ std::shared_ptr<ThreadPool> ThreadPool::shared(int32_t num_threads) {
 }
 
 void ThreadPool::work() {
-  for (int32_t i = next_.fetch_add(1, std::memory_order_relaxed); i < job_.count; i = next_.fetch_add(1, std::memory_order_relaxed)) job_.call(job_.context, i);
+  for (int32_t i = next_.fetch_add(1, std::memory_order_relaxed); i < job_.count; i = next_.fetch_add(1, std::memory_order_relaxed))
+    job_.call(job_.context, i);
 }
 
 bool ThreadPool::wait_for_job(uint64_t& seen) {

@@ -7,7 +7,8 @@ namespace flashmla::cpu::test {
 namespace {
 
 struct AppendData {
-  explicit AppendData(int64_t tokens) : latent(static_cast<size_t>(tokens) * 520), rope(static_cast<size_t>(tokens) * 64), cache(kPages * kPageStride, 0x7fff) {
+  explicit AppendData(int64_t tokens)
+      : latent(static_cast<size_t>(tokens) * 520), rope(static_cast<size_t>(tokens) * 64), cache(kPages * kPageStride, 0x7fff) {
     for (size_t i = 0; i < latent.size(); ++i) latent[i] = static_cast<uint16_t>(i * 7);
     for (size_t i = 0; i < rope.size(); ++i) rope[i] = static_cast<uint16_t>(i * 13 + 1);
     call.format = core::find_kv_format(FLASHMLA_KV_FP16_576);
@@ -31,7 +32,8 @@ TEST(Append, WritesGoodSlotsAndRecordsTheFirstBadOne) {
   constexpr int64_t kTokens = 300;  // more than one task
   AppendData got(kTokens), want(kTokens);
   std::vector<int64_t> slots(kTokens);
-  for (int64_t i = 0; i < kTokens; ++i) slots[static_cast<size_t>(i)] = i % 9 == 4 ? -1 : (i * 2 + 1) % (AppendData::kPages * AppendData::kPageTokens);
+  for (int64_t i = 0; i < kTokens; ++i)
+    slots[static_cast<size_t>(i)] = i % 9 == 4 ? -1 : (i * 2 + 1) % (AppendData::kPages * AppendData::kPageTokens);
   slots[77] = AppendData::kPages * AppendData::kPageTokens;
   slots[78] = -2;
   slots[200] = int64_t{1} << 40;

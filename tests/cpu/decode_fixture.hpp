@@ -77,7 +77,10 @@ class DecodeFixture {
     lse.assign(num_rows(), std::numeric_limits<float>::quiet_NaN());
     call.lse = lse.data();
     call.lse_stride = {static_cast<int64_t>(s.q_tokens) * s.h_q, 1, s.q_tokens};
-    for (int32_t h = 0; h < s.h_q; ++h) sinks.push_back(h % 5 == 0 ? std::numeric_limits<float>::infinity() : h % 5 == 1 ? -std::numeric_limits<float>::infinity() : 0.5f * static_cast<float>(h % 7));
+    for (int32_t h = 0; h < s.h_q; ++h)
+      sinks.push_back(h % 5 == 0   ? std::numeric_limits<float>::infinity()
+                      : h % 5 == 1 ? -std::numeric_limits<float>::infinity()
+                                   : 0.5f * static_cast<float>(h % 7));
     if (s.sink) call.sink = sinks.data();
     plan = make_backend()->make_plan(problem, target());
     schedule = std::make_unique<Buffer>(plan->schedule_bytes());
@@ -108,8 +111,8 @@ class DecodeFixture {
     size_t const step = std::max<size_t>(1, num_rows() / max_rows);
     for (size_t i = 0; i < num_rows(); i += step) {
       core::RowStrides const& s = call.lse_stride;
-      reference::Row const row = {static_cast<int32_t>(i / static_cast<size_t>(setup_.q_tokens * setup_.h_q)), static_cast<int32_t>(i) / setup_.h_q % setup_.q_tokens,
-                                  static_cast<int32_t>(i) % setup_.h_q};
+      reference::Row const row = {static_cast<int32_t>(i / static_cast<size_t>(setup_.q_tokens * setup_.h_q)),
+                                  static_cast<int32_t>(i) / setup_.h_q % setup_.q_tokens, static_cast<int32_t>(i) % setup_.h_q};
       reference::RowResult const want = reference::decode_row(problem, call, row);
       float const got_lse = lse[static_cast<size_t>(row.request * s.batch + row.q_idx * s.token + row.head * s.head)];
       if (std::isinf(want.lse)) {
@@ -143,7 +146,9 @@ class DecodeFixture {
   std::unique_ptr<Buffer> schedule, workspace;
 
  private:
-  [[nodiscard]] uint16_t code(float x) const { return reference::encode_float(setup_.format == FLASHMLA_KV_FP16_576 ? reference::kFp16 : reference::kBf16, x); }
+  [[nodiscard]] uint16_t code(float x) const {
+    return reference::encode_float(setup_.format == FLASHMLA_KV_FP16_576 ? reference::kFp16 : reference::kBf16, x);
+  }
   [[nodiscard]] double tolerance() const {
     double const storage = setup_.format == FLASHMLA_KV_FP16_576 ? 4e-4 : 2.8e-3;
     return problem.out_dtype == FLASHMLA_BF16 ? 2.8e-3 : storage;
@@ -173,7 +178,8 @@ class DecodeFixture {
     int32_t const page = setup_.page_tokens;
     int32_t const longest = std::max(1, *std::max_element(kv_len.begin(), kv_len.end()));
     int64_t const pages_each = (longest + page - 1) / page, columns = pages_each + 2, num_pages = pages_each * batch() + 1;
-    int64_t const width = (setup_.pair_cache ? 512 : 576) * setup_.h_kv, rope_width = 64 * setup_.h_kv, padding = setup_.pair_cache ? 0 : 8;  // after each page
+    int64_t const width = (setup_.pair_cache ? 512 : 576) * setup_.h_kv, rope_width = 64 * setup_.h_kv,
+                  padding = setup_.pair_cache ? 0 : 8;  // after each page
     cache.assign(static_cast<size_t>(num_pages * (page * width + padding)), 0x7fff);
     kpe.assign(setup_.pair_cache ? static_cast<size_t>(num_pages * page * rope_width) : 0, 0x7fff);
     call.ckv = cache.data();

@@ -20,8 +20,8 @@ class DecodeTest : public testing::TestWithParam<flashmla_isa> {
     return s;
   }
   static void expect_correct(CallSetup const& s) {
-    SCOPED_TRACE(testing::Message() << "format " << s.format << " h_q " << s.h_q << " h_kv " << s.h_kv << " q_tokens " << s.q_tokens << " page " << s.page_tokens
-                                    << " threads " << s.threads << " causal " << s.causal);
+    SCOPED_TRACE(testing::Message() << "format " << s.format << " h_q " << s.h_q << " h_kv " << s.h_kv << " q_tokens " << s.q_tokens
+                                    << " page " << s.page_tokens << " threads " << s.threads << " causal " << s.causal);
     DecodeFixture f(s);
     f.update();
     f.run();
@@ -44,7 +44,8 @@ TEST_P(DecodeTest, PageSizes) {
 }
 
 TEST_P(DecodeTest, Heads) {
-  for (auto const& [h_q, h_kv] : {std::tuple{1, 1}, {3, 1}, {9, 1}, {16, 1}, {63, 1}, {64, 1}, {128, 1}, {16, 2}, {64, 8}, {8, 8}, {9, 3}}) {
+  for (auto const& [h_q, h_kv] :
+       {std::tuple{1, 1}, {3, 1}, {9, 1}, {16, 1}, {63, 1}, {64, 1}, {128, 1}, {16, 2}, {64, 8}, {8, 8}, {9, 3}}) {
     CallSetup s = base();
     s.h_q = h_q;
     s.h_kv = h_kv;
@@ -190,9 +191,10 @@ TEST_P(DecodeTest, StaleScheduleCostsBalanceOnly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, DecodeTest, testing::Values(FLASHMLA_ISA_PORTABLE, FLASHMLA_ISA_AVX2, FLASHMLA_ISA_AVX512_BF16), [](auto const& info) {
-  return std::string(info.param == FLASHMLA_ISA_PORTABLE ? "portable" : info.param == FLASHMLA_ISA_AVX2 ? "avx2" : "avx512_bf16");
-});
+INSTANTIATE_TEST_SUITE_P(
+    Isa, DecodeTest, testing::Values(FLASHMLA_ISA_PORTABLE, FLASHMLA_ISA_AVX2, FLASHMLA_ISA_AVX512_BF16), [](auto const& info) {
+      return std::string(info.param == FLASHMLA_ISA_PORTABLE ? "portable" : info.param == FLASHMLA_ISA_AVX2 ? "avx2" : "avx512_bf16");
+    });
 
 TEST(DecodeConcurrency, OnePlanServesManyThreads) {
   CallSetup s;

@@ -24,7 +24,7 @@ MergeData make(flashmla_dtype partial, flashmla_dtype out, int64_t num_parts, in
   for (int64_t row = 0; row < num_parts * kTokens * kHeads; ++row) {
     m.partial_lse.push_back(row % 11 == 3 ? kInfinity : row % 7 == 2 ? -kInfinity : 4 * draw(rng));
     if (row / kHeads % kTokens == 2) m.partial_lse.back() = -kInfinity;  // token 2: every part is empty
-    if (std::isinf(m.partial_lse.back())) continue;                     // its row stays NaN
+    if (std::isinf(m.partial_lse.back())) continue;                      // its row stays NaN
     for (int64_t d = 0; d < v_dim; ++d) reference::store(partial, m.partial.data(), row * width + d, draw(rng));
   }
   m.sink = {0.5f, kInfinity, -kInfinity, -2.0f, 3.0f};
@@ -60,7 +60,9 @@ void expect_merged(MergeData& m) {
   want.lse = m.want_lse.data();
   make_backend()->merge(c, nullptr);
   reference::merge(want);
-  double const bound = c.out_dtype == FLASHMLA_BF16 ? 8e-3 : c.out_dtype == FLASHMLA_FP16 ? 1e-3 : 4e-6;  // FP32: 200 parts are summed in FP32
+  double const bound = c.out_dtype == FLASHMLA_BF16   ? 8e-3
+                       : c.out_dtype == FLASHMLA_FP16 ? 1e-3
+                                                      : 4e-6;  // FP32: 200 parts are summed in FP32
   for (int64_t row = 0; row < c.tokens * c.heads; ++row) {
     for (int64_t d = 0; d < c.v_dim; ++d) {
       int64_t const at = row / c.heads * c.out_stride[0] + row % c.heads * c.out_stride[1] + d;

@@ -19,7 +19,8 @@ TEST(System, CoresFollowTheAffinityMask) {
       if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
     ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
     narrowed = usable_cores();
-  }).join();
+  })
+      .join();
   EXPECT_EQ(narrowed, 1);
 }
 

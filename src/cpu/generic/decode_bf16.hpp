@@ -2,7 +2,7 @@
 //
 //   S^T[token][row] = K Q^T       pairs of numbers; keys in place, by 32-bit broadcast; queries packed once
 //   P^T = exp2(S^T - max)         rounded to BF16 as pairs of tokens
-//   O^T[column][row] += V^T P^T   pairs of tokens; a tile's values are paired up once, into a panel in L2
+//   O^T[column][row] += V^T P^T   pairs of tokens; 16 columns of values are paired up while 16 others are multiplied
 //
 // Rows lie along the lanes everywhere, so softmax and rescaling never cross lanes. While the first block of rows scores
 // a tile, the next tile is prefetched to L2 at the pace of the products.
@@ -25,8 +25,7 @@ struct DecodeBf16 {
       Tiles<Isa>::stage(task, &tile);
       score(task, tile, next);
       for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run<true>(task, tile, block);
-      pair_values(task, tile);
-      weigh_values(task, tile, token == task.first_token);
+      weigh_values(task, tile, next, token == task.first_token);
     }
   }
 
@@ -53,6 +52,7 @@ struct DecodeBf16 {
 
   /// Groups outside, blocks inside: 16 keys, 18 KiB, stay in L1 while all rows pass.
   static void score(PartTask const& task, Tile const& tile, Tile const& next) {
+    using NextKeys = typename Isa::NextKeys;
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     int const latent_pairs = task.latent / 2, rope_pairs = task.rope / 2;
     for (int g = 0; g < tile.num_groups; ++g) {
@@ -62,34 +62,40 @@ struct DecodeBf16 {
         TokenGroup const& soon = ahead ? next.groups[g] : group;
         float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + g * kGroupTokens) * kBlockRows;
         uint16_t const* const queries = block_queries(task, block);
-        Isa::tile_dot_keys(scores, nullptr, queries, latent_pairs, group.latent, group.latent_bytes, soon.latent, soon.latent_bytes);
-        Isa::tile_dot_keys(scores, ones, queries + latent_pairs * 2 * kBlockRows, rope_pairs, group.rope, group.rope_bytes, soon.rope, soon.rope_bytes);
+        NextKeys const next_latent = {soon.latent, soon.latent_bytes, 1}, next_rope = {soon.rope, soon.rope_bytes, 0};
+        Isa::tile_dot_keys(scores, nullptr, queries, latent_pairs, {group.latent, group.latent_bytes}, next_latent);
+        Isa::tile_dot_keys(scores, ones, queries + latent_pairs * 2 * kBlockRows, rope_pairs, {group.rope, group.rope_bytes}, next_rope);
       }
     }
   }
 
-  /// panel[column / 16][token / 2][16][2]
-  static void pair_values(PartTask const& task, Tile const& tile) {
-    for (int g = 0; g < tile.num_groups; ++g) {
+  /// Columns outside, blocks inside: 16 columns paired up over tokens, 2 KiB, stay in L1 while all rows pass. The first
+  /// block of rows pairs up the next columns while it computes.
+  static void weigh_values(PartTask const& task, Tile const& tile, Tile const& soon, bool is_first) {
+    using NextColumns = typename Isa::NextColumns;
+    constexpr ptrdiff_t kStrip = 16 * kTileTokens;  // numbers in 16 columns of a tile
+    int const num_pairs = tile.num_groups * kGroupTokens / 2;
+    char const *tokens[kTileTokens], *soon_tokens[kTileTokens];
+    for (int t = 0; t < tile.num_groups * kGroupTokens; ++t) {
+      int const g = t / kGroupTokens;
       TokenGroup const& group = tile.groups[g];
-      for (int t = 0; t < kGroupTokens; t += 2) {
-        uint16_t const* const first = reinterpret_cast<uint16_t const*>(group.latent + t * group.latent_bytes);
-        uint16_t const* const second = reinterpret_cast<uint16_t const*>(group.latent + (t + 1) * group.latent_bytes);
-        uint16_t* const out = reinterpret_cast<uint16_t*>(task.scratch.panel) + (g * kGroupTokens + t) * 16;
-        for (int column = 0; column < task.v_dim; column += 16) Isa::interleave(out + column * kTileTokens, first + column, second + column);
-      }
+      TokenGroup const& soon_group = g < soon.num_groups && soon.groups[g].in_place ? soon.groups[g] : group;
+      tokens[t] = group.latent + t % kGroupTokens * group.latent_bytes;
+      soon_tokens[t] = soon_group.latent + t % kGroupTokens * soon_group.latent_bytes;
     }
-  }
-
-  /// Columns outside, blocks inside: 16 columns of the panel, 2 KiB, stay in L1 while all rows pass.
-  static void weigh_values(PartTask const& task, Tile const& tile, bool is_first) {
-    uint16_t const* const panel = reinterpret_cast<uint16_t const*>(task.scratch.panel);
+    uint16_t* const panel = reinterpret_cast<uint16_t*>(task.scratch.panel);
+    Isa::interleave(NextColumns{tokens, 0, panel, nullptr, 0}, num_pairs);
     for (int column = 0; column < task.v_dim; column += 16) {
+      uint16_t* const strip = panel + (column / 16 % 2) * kStrip;
+      NextColumns const next = {tokens, (column + 16) * static_cast<ptrdiff_t>(sizeof(uint16_t)), panel + (column / 16 + 1) % 2 * kStrip,
+                                soon_tokens + 1 + column / 16 % 2 * 2, column / 32 * 64};
       for (int block = 0; block < task.num_blocks; ++block) {
         float* const acc = task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
+        float const* const alpha = is_first ? nullptr : task.scratch.alpha + block * kBlockRows;
         uint16_t const* const pairs = task.scratch.pairs + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-        Isa::tile_dot_values(acc, is_first ? nullptr : task.scratch.alpha + block * kBlockRows, pairs, tile.num_groups * kGroupTokens / 2,
-                             panel + column * kTileTokens);
+        bool const ahead = block == 0 && column + 16 < task.v_dim;
+        if (ahead) Isa::template tile_dot_values<true>(acc, alpha, pairs, num_pairs, strip, next);
+        else Isa::template tile_dot_values<false>(acc, alpha, pairs, num_pairs, strip, next);
       }
     }
   }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cpu/generic/softmax.hpp"
+#include "cpu/isa/scalar.hpp"
 
 namespace flashmla::cpu {
 
@@ -43,7 +44,9 @@ struct DecodeFp32 {
     void some(int lines) {
       while (lines-- > 0 && group < tile->num_groups) {
         TokenGroup const& g = tile->groups[group];
-        if (g.in_place) Isa::prefetch(column < latent ? g.latent + token * g.latent_bytes + column * 2 : g.rope + token * g.rope_bytes + (column - latent) * 2);
+        if (g.in_place)
+          Isa::prefetch(column < latent ? g.latent + token * g.latent_bytes + column * 2
+                                        : g.rope + token * g.rope_bytes + (column - latent) * 2);
         else column = qk_dim;
         column += 32;
         if (column < qk_dim) continue;
@@ -103,8 +106,9 @@ struct DecodeFp32 {
       int const count = qk_dim - k < kChunk ? qk_dim - k : kChunk;
       for (int g = 0; g < tile.num_groups; ++g) {
         ahead->some(kChunk * kGroupTokens / 32);
-        Isa::tile_fma(scores + g * kGroupTokens * kBlockRows, k == 0 ? nullptr : ones, queries + k * kBlockRows, count,
-                      panel + g * kGroupTokens * panel_stride(task) + k, panel_stride(task), 1);
+        FmaOperands const operands = {queries + k * kBlockRows, count, panel + g * kGroupTokens * panel_stride(task) + k,
+                                      panel_stride(task), 1};
+        Isa::tile_fma(scores + g * kGroupTokens * kBlockRows, k == 0 ? nullptr : ones, operands);
       }
     }
   }
@@ -116,8 +120,8 @@ struct DecodeFp32 {
       for (int block = 0; block < task.num_blocks; ++block) {
         float* const acc = task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
         float const* const probabilities = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-        Isa::tile_fma(acc, is_first ? nullptr : task.scratch.alpha + block * kBlockRows, probabilities, tile.num_groups * kGroupTokens, panel + column, 1,
-                      panel_stride(task));
+        FmaOperands const operands = {probabilities, tile.num_groups * kGroupTokens, panel + column, 1, panel_stride(task)};
+        Isa::tile_fma(acc, is_first ? nullptr : task.scratch.alpha + block * kBlockRows, operands);
       }
     }
   }

@@ -17,7 +17,9 @@ struct KernelsOf {
     }
     DecodeFp32<Isa>::run(task);
   }
-  static constexpr Kernels table() { return {Isa::kHasBf16Dot, &decode_part, &RowsOut<Isa>::emit, &RowsOut<Isa>::add, &RowsOut<Isa>::store}; }
+  static constexpr Kernels table() {
+    return {Isa::kHasBf16Dot, &decode_part, &RowsOut<Isa>::emit, &RowsOut<Isa>::add, &RowsOut<Isa>::store};
+  }
 };
 
 }  // namespace flashmla::cpu

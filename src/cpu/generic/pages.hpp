@@ -59,7 +59,8 @@ struct Pages {
         continue;
       }
       memcpy(staged, keys.latent + id * keys.latent_page_bytes + offset * keys.latent_token_bytes, static_cast<size_t>(task.latent) * 2);
-      memcpy(staged + task.latent, keys.rope + id * keys.rope_page_bytes + offset * keys.rope_token_bytes, static_cast<size_t>(task.rope) * 2);
+      memcpy(staged + task.latent, keys.rope + id * keys.rope_page_bytes + offset * keys.rope_token_bytes,
+             static_cast<size_t>(task.rope) * 2);
     }
     return group;
   }
@@ -85,7 +86,8 @@ struct Tiles {
     int32_t const qk_dim = task.latent + task.rope;
     for (int g = 0; g < tile->num_groups; ++g) {
       if (tile->groups[g].in_place) continue;
-      tile->groups[g] = Pages<Isa>::stage(task, tile->first_token + g * kGroupTokens, task.scratch.staged + static_cast<ptrdiff_t>(g) * kGroupTokens * qk_dim);
+      tile->groups[g] = Pages<Isa>::stage(task, tile->first_token + g * kGroupTokens,
+                                          task.scratch.staged + static_cast<ptrdiff_t>(g) * kGroupTokens * qk_dim);
     }
   }
 };

@@ -35,7 +35,7 @@ struct Scratch {
   char* queries;     // packed: float32 [blocks][qk_dim][16], or BF16 pairs [blocks][qk_dim / 2][16][2]
   float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
   uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
-  char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [v_dim / 16][kTileTokens / 2][16][2]
+  char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [2][kTileTokens / 2][16][2]
   uint16_t* staged;  // [kTileTokens][qk_dim] tokens that can't be used in place
   float* row_max;    // [blocks][16], log2 domain
   float* row_sum;    // [blocks][16]
@@ -66,11 +66,11 @@ struct PartTask {
 /// Rows out of an accumulator: out[row] = factor[row] * acc[..][row].
 struct EmitTask {
   int32_t num_rows, v_dim;
-  float const* acc;      // [num_blocks][v_dim][16]
-  float const* factor;   // [num_rows]; 0 writes zeros whatever acc holds
-  void* const* out;      // [num_rows] -> [v_dim]
+  float const* acc;     // [num_blocks][v_dim][16]
+  float const* factor;  // [num_rows]; 0 writes zeros whatever acc holds
+  void* const* out;     // [num_rows] -> [v_dim]
   Storage storage;
-  float* row;            // [v_dim] working memory
+  float* row;  // [v_dim] working memory
 };
 
 /// The entry points of one instruction set.

@@ -49,7 +49,8 @@ struct Avx2 {
   static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
   static void narrow_fp16(uint16_t* out, float const* in, int n) {
     int i = 0;
-    for (; i + 8 <= n; i += 8) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i + 8 <= n; i += 8)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
     Scalar::narrow_fp16(out + i, in + i, n - i);
   }
   static void accumulate(float* out, float const* in, float weight, int n) {
@@ -61,29 +62,31 @@ struct Avx2 {
   static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
 
   /// 16 registers hold 6 x 2 accumulators, two vectors of a and one broadcast: 16 = 6 + 5 + 5.
-  static void tile_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
-    strip_fma<6>(c, alpha, a, num_k, b, n_stride, k_stride);
-    strip_fma<5>(c + 6 * 16, alpha, a, num_k, b + 6 * n_stride, n_stride, k_stride);
-    strip_fma<5>(c + 11 * 16, alpha, a, num_k, b + 11 * n_stride, n_stride, k_stride);
+  static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
+    strip_fma<6>(c, alpha, x, 0);
+    strip_fma<5>(c, alpha, x, 6);
+    strip_fma<5>(c, alpha, x, 11);
   }
 
  private:
   template <int kCount>
-  static void strip_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+  static void strip_fma(float* c, float const* alpha, FmaOperands const& x, int first) {
+    c += first * 16;
     __m256 low[kCount], high[kCount];
 #pragma GCC unroll 6
     for (int n = 0; n < kCount; ++n) {
       low[n] = alpha == nullptr ? _mm256_setzero_ps() : _mm256_mul_ps(_mm256_loadu_ps(c + n * 16), _mm256_loadu_ps(alpha));
       high[n] = alpha == nullptr ? _mm256_setzero_ps() : _mm256_mul_ps(_mm256_loadu_ps(c + n * 16 + 8), _mm256_loadu_ps(alpha + 8));
     }
-    float const* b3 = b + 3 * n_stride;
-    for (int k = 0; k < num_k; ++k, a += 16, b += k_stride, b3 += k_stride) {
+    ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
+    float const *a = x.a, *b = x.b + first * n_stride, *b3 = b + 3 * n_stride;
+    for (int k = 0; k < x.num_k; ++k, a += 16, b += k_stride, b3 += k_stride) {
       __m256 const a_low = _mm256_loadu_ps(a), a_high = _mm256_loadu_ps(a + 8);
 #pragma GCC unroll 6
       for (int n = 0; n < kCount; ++n) {
-        __m256 const x = _mm256_broadcast_ss(n < 3 ? b + n * n_stride : b3 + (n - 3) * n_stride);
-        low[n] = _mm256_fmadd_ps(a_low, x, low[n]);
-        high[n] = _mm256_fmadd_ps(a_high, x, high[n]);
+        __m256 const value = _mm256_broadcast_ss(n < 3 ? b + n * n_stride : b3 + (n - 3) * n_stride);
+        low[n] = _mm256_fmadd_ps(a_low, value, low[n]);
+        high[n] = _mm256_fmadd_ps(a_high, value, high[n]);
       }
     }
 #pragma GCC unroll 6

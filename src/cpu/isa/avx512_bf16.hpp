@@ -21,6 +21,26 @@
 namespace flashmla::cpu {
 
 struct Avx512Bf16 {
+  /// 16 columns of a tile's values, to be paired up over tokens.
+  struct NextColumns {
+    char const* const* tokens;  // [2 * num_pairs] -> [v_dim]
+    ptrdiff_t offset_bytes;     // of the first of the 16 columns
+    uint16_t* out;              // [num_pairs][16][2]
+    char const* const* soon;    // every fourth of [2 * num_pairs] is prefetched at soon_bytes
+    ptrdiff_t soon_bytes;
+  };
+  /// 16 keys, `bytes` apart.
+  struct Keys {
+    char const* base;
+    ptrdiff_t bytes;
+  };
+  /// What tile_dot_keys prefetches: 16 tokens `bytes` apart, line after line of each, at most one a pair.
+  struct NextKeys {
+    char const* base;
+    ptrdiff_t bytes;
+    int skip;  // tokens t with (t & skip) == 0 only
+  };
+
   static constexpr bool kHasBf16Dot = true;
 
   using Rows = __m512;
@@ -62,7 +82,8 @@ struct Avx512Bf16 {
   static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
   static void narrow_fp16(uint16_t* out, float const* in, int n) {
     int i = 0;
-    for (; i + 16 <= n; i += 16) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i + 16 <= n; i += 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
     Scalar::narrow_fp16(out + i, in + i, n - i);
   }
   static void accumulate(float* out, float const* in, float weight, int n) {
@@ -73,11 +94,12 @@ struct Avx512Bf16 {
   }
   static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
 
-  static void tile_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+  static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
     __m512 acc[16];
     start_tile(acc, c, alpha);
-    float const *b4 = b + 4 * n_stride, *b8 = b4 + 4 * n_stride, *b12 = b8 + 4 * n_stride;
-    for (int k = 0; k < num_k; ++k, a += 16, b += k_stride, b4 += k_stride, b8 += k_stride, b12 += k_stride) {
+    ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
+    float const *a = x.a, *b = x.b, *b4 = b + 4 * n_stride, *b8 = b4 + 4 * n_stride, *b12 = b8 + 4 * n_stride;
+    for (int k = 0; k < x.num_k; ++k, a += 16, b += k_stride, b4 += k_stride, b8 += k_stride, b12 += k_stride) {
       __m512 const rows = _mm512_loadu_ps(a);
 #pragma GCC unroll 4
       for (int n = 0; n < 4; ++n) {
@@ -93,15 +115,15 @@ struct Avx512Bf16 {
   // ---- what only a set with a BF16 dot product has --------------------------------------------------------------
 
   /// c[n][row] = alpha[row] * c[n][row] (zero without alpha) + sum over num_pairs p of a[p][row] . b(n, p): `a` is
-  /// [num_pairs][16] BF16 pairs and the pair b(n, p) lies at b + n * n_bytes + 4 * p. While it computes it prefetches
-  /// one line a pair: 16 lines `next_bytes` apart, then those 64 bytes further on.
-  static void tile_dot_keys(float* c, float const* alpha, uint16_t const* a, int num_pairs, char const* b, ptrdiff_t n_bytes, char const* next, ptrdiff_t next_bytes) {
+  /// [num_pairs][16] BF16 pairs and the pair b(n, p) lies at keys.base + n * keys.bytes + 4 * p.
+  static void tile_dot_keys(float* c, float const* alpha, uint16_t const* a, int num_pairs, Keys const& keys, NextKeys const& next) {
     __m512 acc[16];
     start_tile(acc, c, alpha);
-    char const *b4 = b + 4 * n_bytes, *b8 = b4 + 4 * n_bytes, *b12 = b8 + 4 * n_bytes;
+    ptrdiff_t const n_bytes = keys.bytes;
+    char const *b = keys.base, *b4 = b + 4 * n_bytes, *b8 = b4 + 4 * n_bytes, *b12 = b8 + 4 * n_bytes;
     for (int p = 0; p < num_pairs; ++p, a += 32, b += 4, b4 += 4, b8 += 4, b12 += 4) {
       __m512bh const rows = (__m512bh)_mm512_loadu_si512(a);
-      prefetch(next + (p & 15) * next_bytes + (p >> 4) * 64);
+      if ((p & next.skip) == 0) prefetch(next.base + (p & 15) * next.bytes + (p >> 4) * 64);
 #pragma GCC unroll 4
       for (int n = 0; n < 4; ++n) {
         acc[n] = _mm512_dpbf16_ps(acc[n], rows, pair_at(b + n * n_bytes));
@@ -112,24 +134,31 @@ struct Avx512Bf16 {
     }
     finish_tile(c, acc);
   }
-  /// The same for values: b(n, p) lies at b + 64 * p + 4 * n, one line for the 16 columns of a pair of tokens.
-  static void tile_dot_values(float* c, float const* alpha, uint16_t const* a, int num_pairs, uint16_t const* b) {
+  /// The same for values: b(n, p) lies at b + 64 * p + 4 * n, one line for the 16 columns of a pair of tokens. With
+  /// kAhead the columns that come next are paired up meanwhile, at one shuffle for 16 products, which hides it.
+  template <bool kAhead>
+  static void tile_dot_values(float* c, float const* alpha, uint16_t const* a, int num_pairs, uint16_t const* b, NextColumns const& next) {
     __m512 acc[16];
     start_tile(acc, c, alpha);
+    __m512i const order = interleaved_order();
     for (int p = 0; p < num_pairs; ++p, a += 32, b += 32) {
       __m512bh const rows = (__m512bh)_mm512_loadu_si512(a);
+      if (kAhead && (p & 1) == 0) prefetch(next.soon[2 * p] + next.soon_bytes);
+      if constexpr (kAhead)
+        store_interleaved(next.out + 32 * p, next.tokens[2 * p] + next.offset_bytes, next.tokens[2 * p + 1] + next.offset_bytes, order);
 #pragma GCC unroll 16
       for (int n = 0; n < 16; ++n) acc[n] = _mm512_dpbf16_ps(acc[n], rows, pair_at(reinterpret_cast<char const*>(b + 2 * n)));
     }
     finish_tile(c, acc);
   }
-  /// out[i] = {first[i], second[i]} for 16 numbers: a column strip of two tokens becomes pairs over tokens.
-  static void interleave(uint16_t* out, uint16_t const* first, uint16_t const* second) {
-    __m512i const low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(first)));
-    __m512i const high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(second)));
-    _mm512_storeu_si512(out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  /// out[p][i] = {token 2p, token 2p + 1} at number i of 16: a column strip becomes pairs over tokens.
+  static void interleave(NextColumns const& columns, int num_pairs) {
+    __m512i const order = interleaved_order();
+    for (int p = 0; p < num_pairs; ++p)
+      store_interleaved(columns.out + 32 * p, columns.tokens[2 * p] + columns.offset_bytes,
+                        columns.tokens[2 * p + 1] + columns.offset_bytes, order);
   }
-  /// The same for two vectors of float32, rounded to BF16.
+  /// Two vectors of float32, rounded to BF16, as pairs.
   static void store_pairs(uint16_t* out, Rows first, Rows second) {
     __m512i const low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
     __m512i const high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
@@ -137,6 +166,15 @@ struct Avx512Bf16 {
   }
 
  private:
+  static __m512i interleaved_order() {
+    __m512i const low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm512_or_si512(low, _mm512_slli_epi32(_mm512_add_epi32(low, _mm512_set1_epi32(32)), 16));
+  }
+  static void store_interleaved(uint16_t* out, char const* first, char const* second, __m512i order) {
+    __m512i const low = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(first)));
+    __m512i const high = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(second)));
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(low, order, high));
+  }
   static __m512bh pair_at(char const* p) {
     int32_t pair;
     memcpy(&pair, p, sizeof pair);

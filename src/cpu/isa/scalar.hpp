@@ -11,6 +11,14 @@
 
 namespace flashmla::cpu {
 
+/// Operands of a tile product: a is [num_k][16], b(n, k) lies at b[n * n_stride + k * k_stride].
+struct FmaOperands {
+  float const* a;
+  int num_k;
+  float const* b;
+  ptrdiff_t n_stride, k_stride;
+};
+
 struct Scalar {
   static constexpr bool kHasBf16Dot = false;
 
@@ -96,21 +104,20 @@ struct Scalar {
   }
   static void prefetch(void const* p) { __builtin_prefetch(p, 0, 2); }
 
-  /// c[n][row] = c[n][row] * alpha[row] + sum over k of a[k][row] * b[n * n_stride + k * k_stride]; without alpha, c
-  /// starts from zero.
-  static void tile_fma(float* c, float const* alpha, float const* a, int num_k, float const* b, ptrdiff_t n_stride, ptrdiff_t k_stride) {
+  /// c[n][row] = c[n][row] * alpha[row] + sum over k of a[k][row] * b(n, k); without alpha, c starts from zero.
+  static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
     for (int n = 0; n < 16; n += 2) {
       Quad acc[2][4] = {};
       for (int i = 0; i < 2 && alpha != nullptr; ++i) {
         Rows const scaled = mul(load(c + (n + i) * 16), load(alpha));
         for (int j = 0; j < 4; ++j) acc[i][j] = scaled.part[j];
       }
-      float const* b0 = b + n * n_stride;
-      float const* b1 = b0 + n_stride;
-      for (int k = 0; k < num_k; ++k, b0 += k_stride, b1 += k_stride) {
+      float const* b0 = x.b + n * x.n_stride;
+      float const* b1 = b0 + x.n_stride;
+      for (int k = 0; k < x.num_k; ++k, b0 += x.k_stride, b1 += x.k_stride) {
         for (int j = 0; j < 4; ++j) {
           Quad q;
-          memcpy(&q, a + k * 16 + j * 4, sizeof q);
+          memcpy(&q, x.a + k * 16 + j * 4, sizeof q);
           acc[0][j] += q * *b0;
           acc[1][j] += q * *b1;
         }
@@ -151,7 +158,7 @@ struct Scalar {
     uint32_t const magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | (magnitude >> 13 & 0x3ffu));
     if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);  // rounds to Inf
-    if (magnitude < 0x38800000u) {                                              // denormal: let the adder round it
+    if (magnitude < 0x38800000u) {                                               // denormal: let the adder round it
       float value;
       memcpy(&value, &magnitude, sizeof value);
       value += 0.5f;
@@ -164,7 +171,8 @@ struct Scalar {
 
   static constexpr float kRoundToInteger = 0x1.8p23f;  // adding it leaves no fraction bits
   // 2^f on [-1/2, 1/2] at the Chebyshev nodes of degree 5
-  static constexpr float kExp2[6] = {1.0000000754548972f, 0.6931471880262324f, 0.24022107485308009f, 0.05550357114213535f, 0.00967603191832621f, 0.0013390863366433998f};
+  static constexpr float kExp2[6] = {1.0000000754548972f,  0.6931471880262324f,  0.24022107485308009f,
+                                     0.05550357114213535f, 0.00967603191832621f, 0.0013390863366433998f};
 };
 
 }  // namespace flashmla::cpu

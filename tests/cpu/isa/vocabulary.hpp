@@ -27,6 +27,8 @@ struct DotCall {
   int num_pairs;
   char const* b;
   ptrdiff_t n_bytes;
+  char const* const* next_tokens;  // values only: columns [1, 17) of 2 * num_pairs tokens are paired up meanwhile; null: not
+  uint16_t* next_out;
 };
 
 struct Vocabulary {
@@ -48,7 +50,7 @@ struct Vocabulary {
   // Null without a BF16 dot product.
   void (*dot_keys)(DotCall const& call);
   void (*dot_values)(DotCall const& call);
-  void (*interleave)(uint16_t* out, uint16_t const* first, uint16_t const* second);
+  void (*interleave)(uint16_t* out, char const* const* tokens, int num_pairs);  // columns [1, 17) of each token
   void (*store_pairs)(uint16_t* out, float const* first, float const* second);
 };
 

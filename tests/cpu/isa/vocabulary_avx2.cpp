@@ -1,10 +1,10 @@
 #include "cpu/isa/avx2.hpp"
-
 #include "cpu/isa/vocabulary.hpp"
-// the target region, from here to the end of the file
-#include "cpu/isa/begin_avx2.hpp"
 
+// clang-format off: the target region opens between the headers that stay outside it and the code under test
+#include "cpu/isa/begin_avx2.hpp"
 #include "cpu/isa/vocabulary_of.hpp"
+// clang-format on
 
 namespace flashmla::cpu::test {
 

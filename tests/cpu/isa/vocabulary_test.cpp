@@ -157,7 +157,8 @@ TEST_P(VocabularyTest, TileProductForAnyDepthAndStrides) {
   for (int const num_k : {0, 1, 2, 15, 64, 192}) {
     for (bool const by_row : {true, false}) {  // b[n][k] or b[k][n]
       ptrdiff_t const n_stride = by_row ? num_k + 3 : 1, k_stride = by_row ? 1 : 19;
-      std::vector<float> const a = normal(static_cast<size_t>(num_k) * 16 + 16), b = normal(static_cast<size_t>(16 * (num_k + 3) + 19 * num_k + 16));
+      std::vector<float> const a = normal(static_cast<size_t>(num_k) * 16 + 16),
+                               b = normal(static_cast<size_t>(16 * (num_k + 3) + 19 * num_k + 16));
       std::vector<float> const before = normal(256), alpha = normal(16);
       for (bool const scaled : {false, true}) {
         std::vector<float> c = before;
@@ -165,7 +166,8 @@ TEST_P(VocabularyTest, TileProductForAnyDepthAndStrides) {
         for (ptrdiff_t n = 0; n < 16; ++n) {
           for (ptrdiff_t row = 0; row < 16; ++row) {
             double want = scaled ? static_cast<double>(before[static_cast<size_t>(n * 16 + row)]) * alpha[static_cast<size_t>(row)] : 0.0;
-            for (ptrdiff_t k = 0; k < num_k; ++k) want += static_cast<double>(a[static_cast<size_t>(k * 16 + row)]) * b[static_cast<size_t>(n * n_stride + k * k_stride)];
+            for (ptrdiff_t k = 0; k < num_k; ++k)
+              want += static_cast<double>(a[static_cast<size_t>(k * 16 + row)]) * b[static_cast<size_t>(n * n_stride + k * k_stride)];
             EXPECT_NEAR(c[static_cast<size_t>(n * 16 + row)], want, 1e-4);
           }
         }
@@ -179,16 +181,19 @@ TEST_P(VocabularyTest, DotProductsOfPairs) {
   for (int const num_pairs : {1, 7, 32, 256}) {
     for (bool const keys : {true, false}) {
       ptrdiff_t const n_bytes = keys ? num_pairs * 4 + 6 : 4, p_bytes = keys ? 4 : 64;  // keys at odd 2-byte addresses too
-      std::vector<uint16_t> const a = bf16(normal(static_cast<size_t>(num_pairs) * 32)), b = bf16(normal(static_cast<size_t>(16 * (num_pairs * 2 + 3) + num_pairs * 32)));
+      std::vector<uint16_t> const a = bf16(normal(static_cast<size_t>(num_pairs) * 32)),
+                                  b = bf16(normal(static_cast<size_t>(16 * (num_pairs * 2 + 3) + num_pairs * 32)));
       std::vector<float> const before = normal(256), alpha = normal(16);
       std::vector<float> c = before;
-      (keys ? set().dot_keys : set().dot_values)({c.data(), alpha.data(), a.data(), num_pairs, reinterpret_cast<char const*>(b.data()), n_bytes});
+      (keys ? set().dot_keys : set().dot_values)(
+          {c.data(), alpha.data(), a.data(), num_pairs, reinterpret_cast<char const*>(b.data()), n_bytes, nullptr, nullptr});
       for (ptrdiff_t n = 0; n < 16; ++n) {
         for (ptrdiff_t row = 0; row < 16; ++row) {
           double want = static_cast<double>(before[static_cast<size_t>(n * 16 + row)]) * alpha[static_cast<size_t>(row)];
           for (ptrdiff_t p = 0; p < num_pairs; ++p)
             for (ptrdiff_t i = 0; i < 2; ++i)
-              want += value_of(a[static_cast<size_t>((p * 16 + row) * 2 + i)]) * value_of(b[static_cast<size_t>((n * n_bytes + p * p_bytes) / 2 + i)]);
+              want += value_of(a[static_cast<size_t>((p * 16 + row) * 2 + i)]) *
+                      value_of(b[static_cast<size_t>((n * n_bytes + p * p_bytes) / 2 + i)]);
           EXPECT_NEAR(c[static_cast<size_t>(n * 16 + row)], want, 2e-4);
         }
       }
@@ -196,18 +201,35 @@ TEST_P(VocabularyTest, DotProductsOfPairs) {
   }
 }
 
-TEST_P(VocabularyTest, PairsInterleaveTwoRows) {
-  if (set().interleave == nullptr) GTEST_SKIP() << set().name << " has no BF16 dot product";
+TEST_P(VocabularyTest, RoundingMakesPairs) {
+  if (set().store_pairs == nullptr) GTEST_SKIP() << set().name << " has no BF16 dot product";
   std::vector<float> const first = normal(16), second = normal(16);
   std::vector<uint16_t> const a = bf16(first), b = bf16(second);
-  uint16_t codes[32], rounded[32];
-  set().interleave(codes, a.data(), b.data());
+  uint16_t rounded[32];
   set().store_pairs(rounded, first.data(), second.data());
   for (size_t i = 0; i < 16; ++i) {
-    EXPECT_EQ(codes[2 * i], a[i]);
-    EXPECT_EQ(codes[2 * i + 1], b[i]);
     EXPECT_EQ(rounded[2 * i], a[i]);
     EXPECT_EQ(rounded[2 * i + 1], b[i]);
+  }
+}
+
+TEST_P(VocabularyTest, ColumnsPairUpOverTokensAloneOrWhileMultiplying) {
+  if (set().interleave == nullptr) GTEST_SKIP() << set().name << " has no BF16 dot product";
+  for (int const num_pairs : {2, 8, 32}) {
+    size_t const pairs = static_cast<size_t>(num_pairs);
+    std::vector<uint16_t> const values = bf16(normal(2 * pairs * 24)), a = bf16(normal(pairs * 32)), b = bf16(normal(pairs * 32));
+    std::vector<char const*> tokens;
+    for (size_t t = 0; t < 2 * pairs; ++t) tokens.push_back(reinterpret_cast<char const*>(values.data() + t * 24));
+    std::vector<uint16_t> alone(pairs * 32), meanwhile(pairs * 32);
+    float plain[256], with_next[256];
+    set().interleave(alone.data(), tokens.data(), num_pairs);
+    set().dot_values({plain, nullptr, a.data(), num_pairs, reinterpret_cast<char const*>(b.data()), 4, nullptr, nullptr});
+    set().dot_values(
+        {with_next, nullptr, a.data(), num_pairs, reinterpret_cast<char const*>(b.data()), 4, tokens.data(), meanwhile.data()});
+    EXPECT_EQ(std::memcmp(plain, with_next, sizeof plain), 0);
+    EXPECT_EQ(alone, meanwhile);
+    for (size_t p = 0; p < pairs; ++p)
+      for (size_t i = 0; i < 32; ++i) EXPECT_EQ(alone[p * 32 + i], values[(2 * p + i % 2) * 24 + 1 + i / 2]);
   }
 }
 
