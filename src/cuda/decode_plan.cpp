@@ -29,12 +29,6 @@ constexpr int32_t kPartCost = 4;
 
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.6931471805599453094;
-constexpr int64_t kVectorElems = 8;  // 16 bytes of BF16 or FP16
-
-bool is_aligned(void const* base, core::RowStrides const& stride) {
-  return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride.batch % kVectorElems == 0 && stride.token % kVectorElems == 0 &&
-         stride.head % kVectorElems == 0;
-}
 
 class HopperDecodePlan final : public core::DecodePlan {
  public:
@@ -172,7 +166,6 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   params.scale_log2 = static_cast<float>(static_cast<double>(problem.scale) * kLog2E);
   params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
   params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
-  params.q_is_aligned = is_aligned(call.q_nope, call.q_nope_stride) && is_aligned(call.q_pe, call.q_pe_stride) ? 1 : 0;
   params.schedule = buffers.schedule;
   params.workspace = buffers.workspace;
   params.partial_lse = reinterpret_cast<float*>(base + core::workspace_lse_offset());

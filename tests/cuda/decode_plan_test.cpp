@@ -72,23 +72,5 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(binary.causal, 0);
 }
 
-TEST(DecodeParams, alignmentOfQueries) {
-  core::Problem const problem = some_problem();
-  core::PlanShape const shape = plan_shape(1, 132);
-  alignas(256) static char memory[4096];
-  auto const is_aligned = [&](ptrdiff_t nope_byte, ptrdiff_t pe_byte, int64_t head_stride) {
-    core::DecodeCall call;
-    call.q_nope = memory + nope_byte;
-    call.q_pe = memory + pe_byte;
-    call.q_nope_stride = call.q_pe_stride = {20 * head_stride, 20 * head_stride, head_stride};
-    return decode_params(problem, shape, call, {memory, memory}).q_is_aligned != 0;
-  };
-  EXPECT_TRUE(is_aligned(0, 1024, 576));
-  EXPECT_TRUE(is_aligned(16, 1040, 584));
-  EXPECT_FALSE(is_aligned(2, 1026, 576));
-  EXPECT_FALSE(is_aligned(0, 1026, 576));
-  EXPECT_FALSE(is_aligned(0, 1024, 577));
-}
-
 }  // namespace
 }  // namespace flashmla::cuda

@@ -19,7 +19,7 @@ struct Cache {
 /// The message, or "" when a map was made.
 std::string refusal(Cache const& c, flashmla_status expected) {
   try {
-    make_cache_tensor_map(g_cache + c.base_byte, c.num_pages, c.page_stride, c.token_stride, FLASHMLA_BF16);
+    make_cache_tensor_maps(g_cache + c.base_byte, c.num_pages, c.page_stride, c.token_stride, FLASHMLA_BF16);
     return "";
   } catch (core::Error const& error) {
     EXPECT_EQ(error.status(), expected) << error.what();
