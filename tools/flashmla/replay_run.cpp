@@ -35,7 +35,7 @@ struct Defaults {
 /// is the whole model with data-parallel attention, in most of the memory.
 Defaults defaults_for(bool demo, bool cuda, double free_gib) {
   if (cuda) return {free_gib * 0.85, 256, kModelLayers, kModelHeads, demo ? 600 : 256, demo ? 40.0 : 0.0};
-  if (demo) return {1.25, 32, 4, 16, 600, 40.0};
+  if (demo) return {1.25, 64, 2, 16, 600, 40.0};
   return {std::min(4.0, free_gib / 2), 64, 4, kModelHeads, 256, 0.0};
 }
 
