@@ -58,9 +58,9 @@ void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector
     items += part.split == 0;
   }
   int64_t const reopened = static_cast<int64_t>(parts.size()) - items;
-  // When every item is whole, workers that would only have had a share of some item go idle, and count as workers of cost 0.
+  // When every item is whole, workers that would only have had a share of some item go idle; the fair share counts them.
   bool const items_are_whole = reopened == 0 && header.num_workers == items;
-  int64_t const useful = std::min<int64_t>(c.shape.max_workers, tiles_of_all);
+  int64_t const useful = num_useful_workers(c.shape, {0, tiles_of_all, 0, 0});
   int64_t const budget_times_workers = total - reopened * p + (useful - 1) * p;
   for (int64_t const each : cost) {
     ASSERT_LT((each - t) * useful, budget_times_workers);  // not a whole tile above the fair share
