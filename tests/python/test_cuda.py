@@ -287,6 +287,11 @@ def test_wrong_devices_and_pages():
     for inputs in wrong:
         for use in (plan, flash_mla.get_mla_metadata()):
             refused(lambda inputs=inputs, use=use: flash_mla.flash_mla_with_kvcache(*inputs, 512, *use), flashmla.Status.INVALID_ARGUMENT)
+    native = flashmla.DecodePlan(h_q=16, kv_format="bf16_576", max_batch=2, device="cuda")
+    refused(lambda: native.update(seqlens.cpu()), flashmla.Status.INVALID_ARGUMENT)
+    native.update(seqlens)
+    refused(lambda: native.run(q.cpu(), cache, table, seqlens), flashmla.Status.INVALID_ARGUMENT)
+    check_result(case, (q, cache, table, seqlens, None), native.run(q, cache, table, seqlens))
     small = Case(2, 1, 100, 16, False, False, page=16)
     inputs = make_inputs(small, "cuda")[:4]
     refused(lambda: flash_mla.flash_mla_with_kvcache(*inputs, 512, *flash_mla.get_mla_metadata()), flashmla.Status.UNSUPPORTED)

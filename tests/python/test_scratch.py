@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 from test_compat import arguments  # noqa: E402
 
 import flashmla  # noqa: E402
-from flashmla import _scratch  # noqa: E402
+from flashmla import _arrays, _scratch  # noqa: E402
 from flashmla._abi import FaultCode  # noqa: E402
 from flashmla.compat import flash_mla  # noqa: E402
 
@@ -86,7 +86,7 @@ def test_cpu_calls_at_once_have_a_workspace_each(plan):
     assert plan.scratch.acquire(0, None) is first
 
 
-def test_object_filled_in_a_capture_is_filled_again_elsewhere(monkeypatch):
+def test_object_filled_in_a_capture_is_filled_again_make(monkeypatch):
     """A graph fills the schedule when it replays; until then an eager call, or another graph, has to do it itself."""
     now, updates = [5], []
     monkeypatch.setattr(flash_mla, "_current_capture", lambda tensor: now[0])
@@ -107,3 +107,14 @@ def test_a_schedule_that_was_never_made_is_a_fault(plan):
     schedule = plan.new_schedule()  # zeroed memory, as if its update had not run yet
     plan.run(q, cache, table, seqlens, schedule=schedule)
     assert plan.fault().code is FaultCode.SCHEDULE_MISMATCH
+
+
+def test_device_memory_is_allocated_on_the_plans_device_alone():
+    """An array of another device must not lend its allocator, or host memory would pass for the GPU's from then on."""
+    make = _arrays.Buffer.make
+    with pytest.raises(flashmla.Error, match="decode: q: got device cpu, expected cuda:0, the plan's"):
+        make(1024, (flashmla.DeviceKind.CUDA, 0), torch.zeros(1), ("decode", "q"))
+    with pytest.raises(flashmla.Error, match="decode: q: got builtins.NoneType"):
+        make(1024, (flashmla.DeviceKind.CUDA, 0), None, ("decode", "q"))
+    buffer = make(1024, (flashmla.DeviceKind.CPU, 0), None, ("decode", "q"))
+    assert buffer.view.data % 256 == 0 and buffer.view.size[0] == 1024

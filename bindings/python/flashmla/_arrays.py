@@ -78,6 +78,10 @@ def parse_as_bf16(operation, dtype):
     raise invalid(operation, "dtype", repr(dtype), 'None or "bf16" (it only says what uint16 arrays hold)')
 
 
+def device_name(device):
+    return "cpu" if device[0] == DeviceKind.CPU else f"cuda:{device[1]}"
+
+
 class HostMemory:
     """Zeroed host bytes at a 256-byte aligned `address`."""
 
@@ -101,12 +105,15 @@ class Buffer:
 
     @classmethod
     def make(cls, num_bytes, device, like, where):
-        """New memory on `device`; `like` is any array of the call, whose framework allocates device memory."""
+        """New memory on `device`; `like` is an array on that device, whose framework allocates; `where` names it."""
         if device[0] == DeviceKind.CPU:
             memory = HostMemory(num_bytes)
             address = memory.address
         else:
-            memory, address = adapter_of(like, where).buffer(like, num_bytes, where)
+            adapter = adapter_of(like, where)
+            if adapter.device(like) != device:  # its framework would allocate there
+                raise invalid(*where, f"device {device_name(adapter.device(like))}", f"{device_name(device)}, the plan's")
+            memory, address = adapter.buffer(like, num_bytes, where)
         buffer = cls(memory)
         write_view(buffer.view, address, DType.UINT8, device=device, sizes=(num_bytes,), strides=(1,), where=where)
         return buffer

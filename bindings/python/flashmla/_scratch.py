@@ -55,7 +55,7 @@ class _OwnedScratch:
         self._handle, self._num_bytes, self._device = handle, num_bytes, device
 
     def _make(self, stream, like):
-        return Scratch(Buffer.make(self._num_bytes, self._device, like, ("decode", "workspace")), stream)
+        return Scratch(Buffer.make(self._num_bytes, self._device, like, ("decode", "q")), stream)
 
     def _reset(self, scratch, capture):
         check(lib.flashmla_plan_reset(self._handle, scratch.address, scratch.stream or None))

@@ -8,7 +8,7 @@ import weakref
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, FaultCode, Isa, LseLayout
-from flashmla._arrays import HOST, Buffer, adapter_of, fill, parse_as_bf16
+from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16
 from flashmla._errors import Error, invalid, member, whole_number
 from flashmla._library import check, lib
 from flashmla._problem import Problem
@@ -118,9 +118,10 @@ class DecodePlan:
         check(status)
         return [Part(*(getattr(p, name) for name in Part._fields)) for p in room[: count.value]]
 
-    def new_schedule(self, like=None):
-        """Another schedule for this plan, on its device. `like`: any array of that device, whose framework allocates the memory."""
-        buffer = Buffer.make(self.schedule_bytes, self.device, like, ("new_schedule", "like"))
+    def new_schedule(self, like=None, *, where=("new_schedule", "like")):
+        """Another schedule for this plan, on its device. `like`: any array on that device, whose framework allocates the memory; needless
+        on the CPU. where: (operation, argument) that an Error about `like` names."""
+        buffer = Buffer.make(self.schedule_bytes, self.device, like, where)
         schedule = Schedule(buffer.memory)
         ctypes.memmove(schedule.address, buffer.address, ctypes.sizeof(_abi.View))
         return schedule
@@ -141,7 +142,7 @@ class DecodePlan:
         keep = adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False, raw)
         if schedule is None:
             if self._schedule is None:
-                self._schedule = self.new_schedule(kv_len)
+                self._schedule = self.new_schedule(kv_len, where=("plan_update", "kv_len"))
             schedule = self._schedule
         schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
@@ -310,7 +311,3 @@ def parse_device(operation, device):
         return DeviceKind.CUDA, int(ordinal)
     torch = sys.modules.get("torch")
     return DeviceKind.CUDA, torch.cuda.current_device() if torch is not None and torch.cuda.is_available() else 0
-
-
-def device_name(device):
-    return "cpu" if device[0] == DeviceKind.CPU else f"cuda:{device[1]}"
