@@ -14,12 +14,12 @@ struct KernelEntry {
 };
 
 inline constexpr KernelEntry kKernels[] = {
-    {"hopper_dense_bf16_out_bf16", FLASHMLA_KV_BF16_576, FLASHMLA_BF16},
-    {"hopper_dense_bf16_out_fp16", FLASHMLA_KV_BF16_576, FLASHMLA_FP16},
-    {"hopper_dense_bf16_out_fp32", FLASHMLA_KV_BF16_576, FLASHMLA_FP32},
-    {"hopper_dense_fp16_out_bf16", FLASHMLA_KV_FP16_576, FLASHMLA_BF16},
-    {"hopper_dense_fp16_out_fp16", FLASHMLA_KV_FP16_576, FLASHMLA_FP16},
-    {"hopper_dense_fp16_out_fp32", FLASHMLA_KV_FP16_576, FLASHMLA_FP32},
+    {"cuda.decode.hopper_bf16_out_bf16", FLASHMLA_KV_BF16_576, FLASHMLA_BF16},
+    {"cuda.decode.hopper_bf16_out_fp16", FLASHMLA_KV_BF16_576, FLASHMLA_FP16},
+    {"cuda.decode.hopper_bf16_out_fp32", FLASHMLA_KV_BF16_576, FLASHMLA_FP32},
+    {"cuda.decode.hopper_fp16_out_bf16", FLASHMLA_KV_FP16_576, FLASHMLA_BF16},
+    {"cuda.decode.hopper_fp16_out_fp16", FLASHMLA_KV_FP16_576, FLASHMLA_FP16},
+    {"cuda.decode.hopper_fp16_out_fp32", FLASHMLA_KV_FP16_576, FLASHMLA_FP32},
 };
 
 /// The problems that a row accepts, in words.

@@ -175,7 +175,7 @@ void test_mismatch(BenchCase const& c, int32_t longest) {
 void test_describe(BenchCase const& c) {
   DecodeSetup const setup(c, full_lens(c.batch, 64), {});
   std::string const text = setup.plan().describe();
-  for (char const* const part : {"hopper_dense_bf16_out_bf16", "workers", "rows x 64 tokens", "multiprocessors"})
+  for (char const* const part : {"cuda.decode.hopper_bf16_out_bf16", "workers", "rows x 64 tokens", "multiprocessors"})
     expect(text.find(part) != std::string::npos, std::string("describe lacks `") + part + "`: " + text);
 }
 
