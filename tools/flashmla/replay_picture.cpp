@@ -62,9 +62,9 @@ std::vector<Bar> roofline(ReplayResult const& result) {
   Work const work = result.work();
   return {{"Reading the cache", work.bytes / seconds * 1e-9, result.ceilings.bytes_per_s * 1e-9, "GB/s", result.bandwidth_name, kBlue},
           {"Arithmetic", work.flop / seconds * 1e-12, result.ceilings.flop_per_s * 1e-12, "TFLOPS", result.rate_name, kOrange},
-          {"Floor of the measured time", 1e3 * result.floor() / static_cast<double>(std::max<size_t>(1, result.steps.size())),
+          {"Floor against the time measured", 1e3 * result.floor() / static_cast<double>(std::max<size_t>(1, result.steps.size())),
            1e3 * seconds / static_cast<double>(std::max<size_t>(1, result.steps.size())), "ms a step",
-           "the floor, max(FLOP / rate, bytes / bandwidth)", kGreen}};
+           "the time measured; the floor is max(FLOP / rate, bytes / bandwidth)", kGreen}};
 }
 
 }  // namespace
