@@ -50,7 +50,8 @@ class DeviceArray {
   size_t count_ = 0;
 };
 
-/// `count` BF16 or FP16 numbers, normally distributed with deviation `std`: a random block of 2^20, repeated.
+/// `count` BF16 or FP16 numbers, normally distributed with deviation `std`: a random block of 2^20, shifted by the seed and
+/// repeated. Used by one thread.
 void fill_normal(void* device, size_t count, bool is_fp16, float std, uint64_t seed);
 
 /// A graph made of what `enqueue` puts on the stream.
