@@ -215,9 +215,12 @@ BenchResult run_bench(BenchCase const& shape, Target const& target, DeviceContex
   auto const measurement = device.measure(calls_per_round(call, once, cuda), [&](int) { call.enqueue(); });
   static_cast<void>(measurement->seconds_per_call());  // warms clocks, threads and instruction caches
   std::vector<BenchRound> all;
+  Ceilings before = probe.sample();
   while (static_cast<int64_t>(result.rounds.size()) < rounds && static_cast<int64_t>(all.size()) < (1 + kMostExtraRounds) * rounds) {
-    Ceilings const before = probe.sample();
-    all.push_back({measurement->seconds_per_call(), before});
+    double const seconds = measurement->seconds_per_call();
+    Ceilings const after = probe.sample();
+    all.push_back({seconds, better_of(before, after)});
+    before = after;
     result.rounds = undisturbed(all, result.work);
     on_round(static_cast<int64_t>(result.rounds.size()));
   }

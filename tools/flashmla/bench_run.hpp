@@ -32,7 +32,7 @@ std::vector<BenchCase> combinations(BenchAxes const& axes);
 
 struct BenchRound {
   double seconds = 0;  // a call
-  Ceilings ceilings;   // measured just before
+  Ceilings ceilings;   // the better of just before and just after
 };
 
 struct BenchResult {

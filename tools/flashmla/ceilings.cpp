@@ -26,6 +26,10 @@ double copy_bytes_per_s(DeviceContext& device) {
 
 }  // namespace
 
+Ceilings better_of(Ceilings const& a, Ceilings const& b) {
+  return {std::max(a.bytes_per_s, b.bytes_per_s), std::max(a.flop_per_s, b.flop_per_s)};
+}
+
 Work& Work::operator+=(Work const& other) {
   flop += other.flop;
   bytes += other.bytes;
@@ -59,8 +63,7 @@ Ceilings CeilingProbe::sample() {
 
 Ceilings CeilingProbe::best() const {
   Ceilings best;
-  for (Ceilings const& sample : samples_)
-    best = {std::max(best.bytes_per_s, sample.bytes_per_s), std::max(best.flop_per_s, sample.flop_per_s)};
+  for (Ceilings const& sample : samples_) best = better_of(best, sample);
   return best;
 }
 

@@ -16,6 +16,9 @@ struct Ceilings {
   double flop_per_s = 0;
 };
 
+/// Of each the higher.
+Ceilings better_of(Ceilings const& a, Ceilings const& b);
+
 /// FLOP and bytes of attention: kv_tokens summed over the batch, 576 + 512 multiply-adds a head and token.
 struct Work {
   double flop = 0;

@@ -3,7 +3,6 @@
 
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -34,12 +33,6 @@ int64_t available_memory_bytes() {
   return 0;
 }
 
-int64_t peak_resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
-
 void* allocate_memory(size_t bytes) {
   constexpr size_t kLargePage = size_t{2} << 20;
   size_t const alignment = bytes >= 2 * kLargePage ? kLargePage : 256;
@@ -53,11 +46,5 @@ void* allocate_memory(size_t bytes) {
 }
 
 void release_memory(void* memory) noexcept { std::free(memory); }
-
-int64_t involuntary_switches() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_nivcsw;
-}
 
 }  // namespace flashmla::tools

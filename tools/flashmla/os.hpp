@@ -11,14 +11,10 @@ namespace flashmla::tools {
 
 /// Memory that this process could still take without pushing others out; 0 when the system does not say.
 [[nodiscard]] int64_t available_memory_bytes();
-[[nodiscard]] int64_t peak_resident_bytes();
 
 /// 256-byte aligned; in large pages where the system has them to give: a walk over scattered cache pages must not be a
 /// measurement of the address translation. Throws std::bad_alloc.
 [[nodiscard]] void* allocate_memory(size_t bytes);
 void release_memory(void* memory) noexcept;
-
-/// Times that this process was taken off a core against its will, so far.
-[[nodiscard]] int64_t involuntary_switches();
 
 }  // namespace flashmla::tools

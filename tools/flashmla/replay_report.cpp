@@ -46,14 +46,19 @@ std::string served_text(ReplayResult const& result) {
   return text;
 }
 
+/// What pages of this size take against another way of keeping the cache; a few short requests may fill their last pages
+/// badly enough to take more.
+std::string against(double paged, double other) {
+  if (paged > other) return format("paging takes %s more", format_bytes(paged - other).c_str());
+  return format("paging saves %s, %.1f %%", format_bytes(other - paged).c_str(), saved_percent(paged, other));
+}
+
 std::string paging_text(ReplayResult const& result) {
   CacheUse const use = cache_use(result);
-  return format(
-      "mean %s in pages; padded to the longest of the batch %s (paging saves %s, %.1f %%); contiguous, %s tokens reserved each, %s (saves "
-      "%s, %.1f %%)",
-      format_bytes(use.paged).c_str(), format_bytes(use.padded).c_str(), format_bytes(use.padded - use.paged).c_str(),
-      saved_percent(use.paged, use.padded), format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str(),
-      format_bytes(use.contiguous).c_str(), format_bytes(use.contiguous - use.paged).c_str(), saved_percent(use.paged, use.contiguous));
+  return format("mean %s in pages; padded to the longest of the batch %s (%s); contiguous, %s tokens reserved each, %s (%s)",
+                format_bytes(use.paged).c_str(), format_bytes(use.padded).c_str(), against(use.paged, use.padded).c_str(),
+                format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str(), format_bytes(use.contiguous).c_str(),
+                against(use.paged, use.contiguous).c_str());
 }
 
 std::string check_text(ReplayResult const& result) {
