@@ -1,6 +1,6 @@
 // The workspace of a run: what `reset` clears once and every run leaves ready for the next.
 //
-// Layout: WorkspaceHeader (256 bytes: the fault record and counters that every run returns to zero), then the
+// Layout: WorkspaceHeader (1,024 bytes: the fault record and counters that every run returns to zero), then the
 // backend's partial results: lse float32 [slots, tile_rows], then out float32 [slots, tile_rows, v_dim].
 #pragma once
 
@@ -15,9 +15,9 @@ namespace flashmla::core {
 
 struct WorkspaceHeader {
   flashmla_fault fault;   // code 0: none; written once, by whoever finds a fault first
-  uint32_t counters[56];  // zero between runs
+  uint32_t counters[248];  // zero between runs
 };
-static_assert(sizeof(WorkspaceHeader) == 256);
+static_assert(sizeof(WorkspaceHeader) == 1024);
 
 constexpr size_t workspace_lse_offset() { return sizeof(WorkspaceHeader); }
 constexpr size_t workspace_out_offset(PlanShape const& shape) {

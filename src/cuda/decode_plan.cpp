@@ -23,9 +23,9 @@ namespace flashmla::cuda {
 namespace {
 
 // Costs of the planner in its own unit, a quarter of a 64-token tile: opening an item (Q load, pipeline fill, epilogue)
-// is charged like one tile.
+// is charged like two tiles.
 constexpr int32_t kTileCost = 4;
-constexpr int32_t kPartCost = 4;
+constexpr int32_t kPartCost = 8;
 
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.6931471805599453094;

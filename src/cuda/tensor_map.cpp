@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t kAlignment = 16;                  // bytes, of a tensor's base and strides
 constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
-constexpr uint64_t kColumns = 576;
+constexpr int64_t kElementBytes = 2;
+constexpr int64_t kLatentBoxes = 8;  // 512 columns
 constexpr uintptr_t kNowhere = 256;  // base of a cache without pages, which nothing reads
 
 using Encoder = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, cuuint64_t const*, cuuint64_t const*, cuuint32_t const*,
@@ -54,32 +55,50 @@ void check_range(int64_t page_stride_bytes, int64_t token_stride_bytes) {
   throw core::Error(FLASHMLA_INVALID_ARGUMENT, text.str());
 }
 
-}  // namespace
+/// {64 columns, rows, boxes of 64 columns, outer} of 2-byte elements with strides in bytes, swizzled by 128 bytes.
+struct Tensor {
+  char const* name;
+  void const* base;
+  int64_t rows, boxes, outer;
+  int64_t row_stride_bytes, outer_stride_bytes;
+  uint32_t boxes_per_copy;
+};
 
-CUtensorMap make_cache_tensor_map(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype) {
-  constexpr int64_t kElementBytes = 2;
-  int64_t const token_stride_bytes = token_stride * kElementBytes;
-  // The stride of a dimension of one page (or none) is never used and may be anything.
-  int64_t const page_stride_bytes = num_pages > 1 ? page_stride * kElementBytes : token_stride_bytes * kCacheBoxTokens;
-  check_alignment(base, page_stride_bytes, token_stride_bytes);
-  check_range(page_stride_bytes, token_stride_bytes);
-
-  void* const address = num_pages > 0 ? const_cast<void*>(base) : reinterpret_cast<void*>(kNowhere);
-  cuuint64_t const sizes[3] = {kColumns, kCacheBoxTokens, static_cast<cuuint64_t>(num_pages > 0 ? num_pages : 1)};
-  cuuint64_t const strides[2] = {static_cast<cuuint64_t>(token_stride_bytes), static_cast<cuuint64_t>(page_stride_bytes)};
-  cuuint32_t const box[3] = {kCacheBoxColumns, kCacheBoxTokens, 1};
-  cuuint32_t const element_strides[3] = {1, 1, 1};
+CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
+  cuuint64_t const sizes[4] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes), static_cast<cuuint64_t>(tensor.outer)};
+  cuuint64_t const strides[3] = {static_cast<cuuint64_t>(tensor.row_stride_bytes), kBoxColumns * kElementBytes, static_cast<cuuint64_t>(tensor.outer_stride_bytes)};
+  cuuint32_t const box[4] = {kBoxColumns, kBoxRows, tensor.boxes_per_copy, 1};
+  cuuint32_t const element_strides[4] = {1, 1, 1, 1};
   CUtensorMapDataType const type = dtype == FLASHMLA_FP16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
-  CUresult const result = find_encoder()(&map, type, 3, address, sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+  CUresult const result = find_encoder()(&map, type, 4, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                          CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    std::ostringstream text;
-    text << "decode: cache: got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 (" << num_pages
-         << " pages, page stride " << page_stride_bytes << " bytes, token stride " << token_stride_bytes << " bytes)";
-    throw core::Error(FLASHMLA_DEVICE_ERROR, text.str());
-  }
-  return map;
+  if (result == CUDA_SUCCESS) return map;
+  std::ostringstream text;
+  text << "decode: " << tensor.name << ": got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 (" << tensor.outer << " x "
+       << tensor.rows << " rows, strides " << tensor.outer_stride_bytes << " and " << tensor.row_stride_bytes << " bytes)";
+  throw core::Error(FLASHMLA_DEVICE_ERROR, text.str());
+}
+
+}  // namespace
+
+CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype) {
+  int64_t const token_stride_bytes = token_stride * kElementBytes;
+  // The stride of a dimension of one page (or none) is never used and may be anything.
+  int64_t const page_stride_bytes = num_pages > 1 ? page_stride * kElementBytes : token_stride_bytes * kBoxRows;
+  check_alignment(base, page_stride_bytes, token_stride_bytes);
+  check_range(page_stride_bytes, token_stride_bytes);
+  char const* const latent = num_pages > 0 ? static_cast<char const*>(base) : reinterpret_cast<char const*>(kNowhere);
+  int64_t const pages = num_pages > 0 ? num_pages : 1;
+  return {encode({"cache", latent, kBoxRows, kLatentBoxes, pages, token_stride_bytes, page_stride_bytes, kCacheBoxesPerCopy}, dtype),
+          encode({"cache", latent + kLatentBoxes * kBoxColumns * kElementBytes, kBoxRows, 1, pages, token_stride_bytes, page_stride_bytes, 1}, dtype)};
+}
+
+CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride, flashmla_dtype dtype) {
+  // As above for a single row or request.
+  int64_t const row_stride_bytes = (rows > 1 ? row_stride : kLatentBoxes * kBoxColumns) * kElementBytes;
+  int64_t const batch_stride_bytes = batch > 1 ? batch_stride * kElementBytes : row_stride_bytes * rows;
+  return encode({"q", base, rows, kLatentBoxes, batch, row_stride_bytes, batch_stride_bytes, kQueryBoxesPerCopy}, dtype);
 }
 
 }  // namespace flashmla::cuda

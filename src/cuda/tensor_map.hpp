@@ -9,13 +9,26 @@
 
 namespace flashmla::cuda {
 
-/// Numbers of one box: 64 columns x 64 tokens x 1 page, 128 bytes a row, so that a box is one 128-byte-swizzled tile.
-inline constexpr uint32_t kCacheBoxColumns = 64;
-inline constexpr uint32_t kCacheBoxTokens = 64;
+/// Numbers of one box: 64 columns x 64 rows, 128 bytes a row, so that each is one 128-byte-swizzled tile.
+inline constexpr uint32_t kBoxColumns = 64;
+inline constexpr uint32_t kBoxRows = 64;
+inline constexpr uint32_t kCacheBoxesPerCopy = 2;  // of the latent columns of a page
+inline constexpr uint32_t kQueryBoxesPerCopy = 8;  // all of a row tile of q
 
-/// Describes `base` = [num_pages, 64, 576] of BF16 or FP16 as the 3-D tensor {576 columns, 64 tokens, num_pages}, fastest
-/// first; strides in elements. Coordinates outside read zeros. Made per run, because every layer has its own cache.
-/// Throws core::Error when base or strides are no multiples of 16 bytes, and FLASHMLA_UNSUPPORTED without a driver.
-CUtensorMap make_cache_tensor_map(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype);
+/// The maps of a cache: `base` = [num_pages, 64, 576] of BF16 or FP16 as {64 columns, 64 tokens, 8 boxes, num_pages} (latent)
+/// and {64, 64, 1, num_pages} (RoPE). One copy brings several boxes, each a whole tile in shared memory.
+struct CacheTensorMaps {
+  CUtensorMap latent;
+  CUtensorMap rope;
+};
+
+/// Strides in elements. Made per run, because every layer has its own cache. Throws core::Error when base or strides are no
+/// multiples of 16 bytes, and FLASHMLA_UNSUPPORTED without a driver.
+CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype);
+
+/// Describes the latent columns of q as {64 columns, rows, 8 boxes, batch}, `row_stride` elements between the rows (query
+/// token, head) of a request; rows past the last read zeros. The caller has checked that base and strides are multiples of
+/// 16 bytes.
+CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride, flashmla_dtype dtype);
 
 }  // namespace flashmla::cuda

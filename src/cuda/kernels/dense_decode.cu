@@ -10,7 +10,7 @@
 namespace flashmla::cuda {
 namespace {
 
-using Kernel = void (*)(CUtensorMap, DenseDecodeParams);
+using Kernel = void (*)(dense_decode::TensorMaps, DenseDecodeParams);
 
 Kernel kernel_for(flashmla_dtype kv_dtype) {
   return kv_dtype == FLASHMLA_BF16 ? dense_decode::dense_decode_kernel<__nv_bfloat16> : dense_decode::dense_decode_kernel<__half>;
@@ -46,13 +46,22 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   DenseDecodeParams launched = params;
   core::DecodeCall const& call = params.call;
   launched.out_dtype = out_dtype;
+  launched.num_row_tiles = static_cast<int32_t>(core::ceil_div(int64_t{call.q_tokens} * params.h_q, int64_t{kCtaRows} * params.group));
+  launched.h_q_inverse = params.h_q == 1 ? 0 : static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(params.h_q) - 1) / static_cast<uint64_t>(params.h_q));
   launched.q_is_aligned = is_multiple(call.q_nope, call.q_nope_stride, 2, 16) && is_multiple(call.q_pe, call.q_pe_stride, 2, 16);
   launched.out_is_aligned = is_multiple(call.out, call.out_stride, bytes_of(out_dtype), 8);
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
-  CUtensorMap const map = make_cache_tensor_map(call.ckv, call.num_pages, call.ckv_page_stride, call.ckv_token_stride, kv_dtype);
+  core::RowStrides const& q = call.q_nope_stride;
+  int64_t const rows = static_cast<int64_t>(call.q_tokens) * params.h_q;
+  int64_t const row_stride = params.h_q == 1 ? q.token : q.head;
+  bool const is_even = call.q_tokens == 1 || params.h_q == 1 || q.token == q.head * params.h_q;
+  launched.q_is_tensor = launched.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (call.batch == 1 || q.batch > 0);
+  CacheTensorMaps const cache = make_cache_tensor_maps(call.ckv, call.num_pages, call.ckv_page_stride, call.ckv_token_stride, kv_dtype);
+  dense_decode::TensorMaps maps{cache.latent, cache.rope, {}};
+  if (launched.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, call.batch, q.batch, kv_dtype);
   cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(params.max_workers * params.group);
+  config.gridDim = dim3(static_cast<unsigned>(params.group), static_cast<unsigned>(params.max_workers));
   config.blockDim = dense_decode::kThreads;
   config.dynamicSmemBytes = sizeof(dense_decode::Shared);
   config.stream = static_cast<cudaStream_t>(stream);
@@ -61,7 +70,7 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kv_dtype), map, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
+  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kv_dtype), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
 }
 
 std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {

@@ -8,26 +8,30 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9-11 idle.
+//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and 10 (finishers) tell
+//   other CTAs that a first half of a pair is in memory, so that no consumer waits for its own writes. Warp 11 idles.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
-//   left : QK(0) softmax(0) PV(0)l          | QK(2)  PV(1)l+softmax(2) PV(2)l          | ...
-//   right: QK(1) | PV(0)r+softmax(1) PV(1)r | QK(3)  PV(2)r+softmax(3) ...
+//   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
+//   right:                         | PV(0)r QK(1) softmax(1) PV(1)r | PV(2)r QK(3) ...
 //   producer: tile t + 2 goes out region by region as tile t's left half, right half and RoPE are let go.
 //
 // Shared memory (bytes; everything 1,024-aligned, rows of 128 bytes swizzled):
 //   q    8 x 8,192   =  65,536   latent columns of Q; its RoPE columns live in registers as A fragments
 //   kv   2 x 9 x 8,192 = 147,456 two stages of 64 tokens x 576: boxes of 64 columns, the ninth is RoPE
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
-//   rest              =   1,256  row maxima and sums, valid tokens, barriers
-//   total 230,632, padded to 231,424 of 232,448
+//   rest              =   1,792  row maxima and sums, valid tokens, barriers
+//   total 231,168, padded to 231,424 of 232,448
 //
 // Barriers (phase = use count of the stage or of the publication, parity):
-//   full[stage][box]       producer's expect_tx -> owner of the tile: the box has landed (8,192 bytes)
+//   full[stage][copy]      producer's expect_tx -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes)
 //   empty[stage][region]   4 warps -> producer: left (PV left done), right (PV right done), rope (QK done). P is published
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
+//   published[event]       8 warps -> finisher: the first half of a pair is written, or there is no further one (once)
+//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes)
+//   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
 //
 // Registers. 384 threads start with 168; consumers take 240, the producer 24. O 128, S 32, P 16, RoPE of Q 16.
 //
@@ -38,6 +42,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "core/parts.hpp"
 #include "core/schedule.hpp"
 #include "core/visible.hpp"
 #include "core/workspace.hpp"
@@ -59,6 +64,9 @@ inline constexpr int kQkDim = 576;
 inline constexpr int kBoxBytes = 64 * kSwizzleRowBytes;  // 64 tokens or rows x 64 columns
 inline constexpr int kLatentBoxes = 8;
 inline constexpr int kBoxes = 9;
+inline constexpr int kCopyBoxes = 2;  // latent boxes of one copy
+inline constexpr int kCopies = 5;     // of a tile: four of latent columns, one of RoPE
+inline constexpr int kRopeCopy = 4;
 inline constexpr int kStages = 2;
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kConsumerThreads = 2 * kWarpgroupThreads;
@@ -67,17 +75,27 @@ inline constexpr int kConsumerRegisters = 240;
 inline constexpr int kProducerRegisters = 24;
 inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
 
+/// What TMA reads from; a kernel parameter.
+struct TensorMaps {
+  CUtensorMap latent, rope, q;
+};
+
 struct Shared {
   alignas(1024) uint8_t q[kLatentBoxes][kBoxBytes];
   alignas(1024) uint8_t kv[kStages][kBoxes][kBoxBytes];
   alignas(1024) uint8_t p[2][kBoxBytes];
   float row_max[2][kCtaRows];  // [warpgroup]: m after its latest tile
-  float row_sum[2][kCtaRows];  // [warpgroup]: its share of l
+  float row_sum[2][2][kCtaRows];  // [part % 2][warpgroup]: its share of l
   int32_t valid[kStages];      // leading tokens of the tile that exist
-  uint64_t full[kStages][kBoxes];
+  uint32_t arrival[2];         // [part % 2]: what claim_pair found
+  uint32_t* publish[2];        // [event]: counter of a pair whose first half this CTA has written; null for none
+  uint64_t full[kStages][kCopies];
   uint64_t empty[kStages][3];
   uint64_t p_ready[2];
   uint64_t p_free[2];
+  uint64_t published[2];
+  uint64_t q_full;
+  uint64_t q_free;
 };
 static_assert(sizeof(Shared) <= 232448);
 
@@ -91,64 +109,59 @@ struct Part {
   int32_t first_tile;
   int32_t num_tiles;   // may be 0
   int32_t kv_len;
-  int32_t slot;        // of the partial result; -1: the part is the whole item
+  int32_t split;       // index among the parts of the item
+  bool is_whole;       // the item's only part
+  bool is_pair;        // one of two: the two CTAs merge between themselves
 };
 
-/// Walks the parts of a worker; every role walks the same ones.
-class PartWalk {
+/// The parts of this CTA's worker that have rows for it; every role walks the same ones.
+class CtaWalk {
  public:
-  __device__ __forceinline__ PartWalk(DenseDecodeParams const& params, int32_t worker, int32_t sub_tile) : params_(params), worker_(worker), sub_tile_(sub_tile) {
-    auto const* const base = static_cast<char const*>(params.schedule);
-    num_row_tiles_ = reinterpret_cast<core::ScheduleHeader const*>(base)->num_row_tiles;
-    auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(base + core::kScheduleBeginsOffset);
-    core::WorkerBegin const begin = begins[worker], end = begins[worker + 1];
-    request_ = begin.request, row_tile_ = begin.row_tile, tile_ = begin.tile;
-    end_request_ = end.request, end_row_tile_ = end.row_tile, end_tile_ = end.tile;
+  __device__ __forceinline__ CtaWalk(DenseDecodeParams const& params, core::WorkerBegin const (&begins)[3], int32_t num_row_tiles)
+      : params_(params), walk_(begins[0], begins[1], num_row_tiles, kTileTokens), end_(begins[1]), after_(begins[2]), first_tile_(begins[0].tile) {}
+
+  __device__ __forceinline__ int32_t request() const { return walk_.request(); }
+  __device__ __forceinline__ int32_t first_tile() const { return first_tile_; }
+
+  /// The table's entry `ahead` tiles into the first part, before its length is known; junk past the length.
+  __device__ __forceinline__ int32_t peek_page(int32_t ahead) const {
+    if (!walk_.has_item() || first_tile_ + ahead >= params_.call.table_pages) return 0;
+    return __ldg(params_.call.page_table + walk_.request() * params_.call.page_table_stride + first_tile_ + ahead);
   }
 
-  /// The next part that has rows for this CTA; false at the end.
+  /// False at the end.
   __device__ __forceinline__ bool next(Part& part) {
-    while (true) {
-      bool const is_last_item = request_ == end_request_ && row_tile_ == end_row_tile_;
-      if (request_ >= params_.call.batch || (is_last_item && end_tile_ == tile_)) return false;
-      bool const goes_on = is_last_item;  // in the next worker
-      part.request = request_;
-      part.row_begin = (row_tile_ * params_.group + sub_tile_) * kCtaRows;
-      part.kv_len = clamped_length(request_);
-      int32_t const tiles = (part.kv_len + kTileTokens - 1) / kTileTokens;
-      part.first_tile = min(tile_, tiles);
-      part.num_tiles = (goes_on ? min(end_tile_, tiles) : tiles) - part.first_tile;
-      part.slot = tile_ > 0 ? core::partial_slot(worker_, 1) : (goes_on ? core::partial_slot(worker_, 0) : -1);
-      advance(goes_on);
+    while (walk_.has_item()) {
+      int64_t const limit = core::length_limit(params_.call.table_pages, kTileTokens, params_.max_kv_len);
+      part.kv_len = core::clamp_length(params_.call.kv_len[walk_.request()], limit);
+      core::Part const found = walk_.part(part.kv_len);
+      walk_.advance();
+      part.request = found.request;
+      part.row_begin = (found.row_tile * params_.group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+      part.first_tile = found.first_token / kTileTokens;
+      part.num_tiles = (found.last_token + kTileTokens - 1) / kTileTokens - part.first_tile;
+      if (found.last_token == found.first_token) part.num_tiles = 0;
+      part.split = found.split;
+      part.is_whole = found.is_whole;
+      part.is_pair = !found.is_whole && found.split < 2 && !continues(found.split == 0 ? after_ : end_, found);
       if (part.row_begin < params_.call.q_tokens * params_.h_q) return true;
     }
-  }
-
-  __device__ __forceinline__ int32_t clamped_length(int32_t request) const {
-    int64_t const capacity = params_.call.table_pages * kTileTokens;
-    int64_t const length = params_.call.kv_len[request];
-    return static_cast<int32_t>(length < 0 ? 0 : (length > capacity ? capacity : length));
+    return false;
   }
 
  private:
-  __device__ __forceinline__ void advance(bool goes_on) {
-    tile_ = 0;
-    if (goes_on) {
-      request_ = params_.call.batch;  // past every item: the walk ends
-    } else if (++row_tile_ == num_row_tiles_) {
-      row_tile_ = 0;
-      ++request_;
-    }
+  static __device__ __forceinline__ bool continues(core::WorkerBegin const& begin, core::Part const& part) {
+    return begin.tile > 0 && begin.request == part.request && begin.row_tile == part.row_tile;
   }
 
   DenseDecodeParams const& params_;
-  int32_t worker_, sub_tile_, num_row_tiles_;
-  int32_t request_, row_tile_, tile_;
-  int32_t end_request_, end_row_tile_, end_tile_;
+  core::PartWalk walk_;
+  core::WorkerBegin end_, after_;  // where the next worker starts, and the one after it
+  int32_t first_tile_;
 };
 
-/// Keeps the first fault of a run; later ones are dropped.
-__device__ __forceinline__ void record_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
+/// Keeps the first fault of a run; later ones are dropped. Out of line: cold code in the way costs instruction fetches.
+__device__ __noinline__ void record_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
   flashmla_fault& fault = static_cast<core::WorkspaceHeader*>(workspace)->fault;
   if (atomicCAS(&fault.code, FLASHMLA_FAULT_NONE, code) != FLASHMLA_FAULT_NONE) return;
   fault.request = request;
@@ -159,22 +172,25 @@ __device__ __forceinline__ void record_fault(void* workspace, int32_t code, int3
 // ------------------------------------------------------------------------------------------------ producer --
 
 /// One tile into its stage, region by region. The half that the tile's owner does not multiply is let go first, and the
-/// owner reads the boxes in the same order.
-__device__ __forceinline__ void load_tile(Shared& s, CUtensorMap const* map, uint32_t count, int32_t owner, int32_t page, int32_t valid) {
+/// owner reads the copies in the same order.
+__device__ __forceinline__ void load_tile(Shared& s, TensorMaps const& maps, uint32_t count, int32_t owner, int32_t page, int32_t valid) {
   uint32_t const stage = count % kStages, parity = (count / kStages) & 1;
 #pragma unroll
   for (int step = 0; step < 3; ++step) {
     int const region = step == 1 ? kRope : ((step == 0) == (owner == 0) ? kRight : kLeft);
-    int const first = region == kRope ? kLatentBoxes : region * 4;
-    int const boxes = region == kRope ? 1 : 4;
+    int const first = region == kRope ? kRopeCopy : region * 2, copies = region == kRope ? 1 : 2;
     ptx::mbarrier_wait(s.empty[stage][region], parity ^ 1);
     if (step == 0) s.valid[stage] = valid;
-    for (int box = first; box < first + boxes; ++box) {
+#pragma unroll
+    for (int i = 0; i < copies; ++i) {
+      int const copy = first + i;
+      uint64_t& full = s.full[stage][copy];
       if (valid > 0) {
-        ptx::mbarrier_arrive_expect_tx(s.full[stage][box], kBoxBytes);
-        ptx::tma_load_3d(s.kv[stage][box], map, s.full[stage][box], box * 64, 0, page);
+        ptx::mbarrier_arrive_expect_tx(full, (region == kRope ? 1 : kCopyBoxes) * kBoxBytes);
+        if (region == kRope) ptx::tma_load_4d(s.kv[stage][kLatentBoxes], &maps.rope, full, make_int4(0, 0, 0, page));
+        else ptx::tma_load_4d(s.kv[stage][copy * kCopyBoxes], &maps.latent, full, make_int4(0, 0, copy * kCopyBoxes, page));
       } else {
-        ptx::mbarrier_arrive(s.full[stage][box]);
+        ptx::mbarrier_arrive(full);
       }
     }
   }
@@ -186,15 +202,27 @@ __device__ __forceinline__ void check_length(DenseDecodeParams const& params, Pa
   record_fault(params.workspace, FLASHMLA_FAULT_KV_LEN, part.request, 0, length);
 }
 
-__device__ __forceinline__ void produce(Shared& s, CUtensorMap const* map, DenseDecodeParams const& params, PartWalk walk) {
+/// The part's Q; ahead of its KV, which would otherwise keep it waiting.
+__device__ __forceinline__ void load_q(Shared& s, CUtensorMap const* map, Part const& part, uint32_t part_index) {
+  ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
+  ptx::mbarrier_arrive_expect_tx(s.q_full, kLatentBoxes * kBoxBytes);
+  ptx::tma_load_4d(s.q, map, s.q_full, make_int4(0, part.row_begin, 0, part.request));
+}
+
+__device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, DenseDecodeParams const& params, CtaWalk walk) {
   int const lane = threadIdx.x % 32;
   uint32_t count = 0;
+  int32_t const first_request = walk.request(), first_tile = walk.first_tile();
+  int32_t const first_pages = walk.peek_page(lane);  // in flight together with the length
   Part part;
-  while (walk.next(part)) {
-    if (lane == 0) check_length(params, part);
+  for (uint32_t part_index = 0; walk.next(part); ++part_index) {
+    if (lane == 0) {
+      if (params.q_is_tensor) load_q(s, &maps.q, part, part_index);
+    }
+    __syncwarp();
     int32_t const* const table = params.call.page_table + part.request * params.call.page_table_stride + part.first_tile;  // [num_tiles]
     auto const page_of = [&](int32_t tile) { return tile < part.num_tiles ? __ldg(table + tile) : 0; };
-    int32_t pages = page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
+    int32_t pages = part_index == 0 && part.request == first_request && part.first_tile == first_tile ? first_pages : page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       if (i > 0 && i % 32 == 0) {
         pages = next_pages;
@@ -205,10 +233,11 @@ __device__ __forceinline__ void produce(Shared& s, CUtensorMap const* map, Dense
       int32_t const left = part.kv_len - (part.first_tile + i) * kTileTokens;
       if (lane == 0) {
         if (!exists) record_fault(params.workspace, FLASHMLA_FAULT_PAGE_ID, part.request, part.first_tile + i, page);
-        load_tile(s, map, count, i % 2, page, exists ? min(left, kTileTokens) : 0);
+        load_tile(s, maps, count, i % 2, page, exists ? min(left, kTileTokens) : 0);
       }
       __syncwarp();
     }
+    if (lane == 0) check_length(params, part);
   }
 }
 
@@ -227,7 +256,12 @@ struct Consumer {
   int32_t thread;     // in the warpgroup
   int32_t lane;
   uint32_t published[2];  // tiles published so far by each warpgroup
+  uint32_t claim;         // what claim_pair found, in thread 0
+  uint32_t events;        // first halves of pairs written so far; a CTA has at most two parts that are not whole
 };
+
+/// The same value in every lane, said so that the compiler knows: descriptors made of it live in uniform registers.
+__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffffU, value, 0); }
 
 /// One arrival a warp, after all its lanes have got here.
 __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
@@ -235,73 +269,93 @@ __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
   if (lane == 0) ptx::mbarrier_arrive(barrier);
 }
 
+/// The query token of a request's row (row < 2^16, h_q <= 128: exact).
+__device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
+  return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
+}
+
 /// Elements of row `row` of a request in one of q's tensors.
-__device__ __forceinline__ int64_t row_offset(core::RowStrides const& stride, int32_t request, int32_t row, int32_t h_q) {
-  int32_t const token = row / h_q, head = row - token * h_q;
+__device__ __forceinline__ int64_t row_offset(DenseDecodeParams const& params, core::RowStrides const& stride, int32_t request, int32_t row) {
+  int32_t const token = token_of(params, row), head = row - token * params.h_q;
   return request * stride.batch + token * stride.token + head * stride.head;
 }
 
-/// Q's latent columns into shared memory; rows past the last are zeros.
-template <class Element>
+/// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
-  auto const* const q = static_cast<Element const*>(params.call.q_nope);
+  auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
   int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
-  int32_t const chunk = threadIdx.x % 64;  // 16-byte column
-  uint32_t const box = ptx::shared_address(s.q[chunk / 8]);
-#pragma unroll
-  for (int i = 0; i < kCtaRows / 4; ++i) {
-    int32_t const row = i * 4 + threadIdx.x / 64;
-    uint32_t const target = box + swizzled_offset(row, chunk % 8);
-    int32_t const source_row = part.row_begin + (row < rows ? row : 0);
-    Element const* const source = q + row_offset(params.call.q_nope_stride, part.request, source_row, params.h_q) + chunk * 8;
+#pragma unroll 1
+  for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
+    int32_t const chunk = threadIdx.x % 64;  // 16-byte column
+    uint32_t const target = ptx::shared_address(s.q[chunk / 8]) + swizzled_offset(row, chunk % 8);
+    uint16_t const* const source = q + row_offset(params, params.call.q_nope_stride, part.request, part.row_begin + (row < rows ? row : 0)) + chunk * 8;
     if (params.q_is_aligned) {
       ptx::cp_async_16(target, source, row < rows ? 16 : 0);
     } else {
-      for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, row < rows ? reinterpret_cast<uint16_t const*>(source)[e] : 0);
+      for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, row < rows ? source[e] : 0);
     }
   }
   ptx::cp_async_wait_all();
   ptx::fence_proxy_async_shared();
+  ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
 }
 
-/// Q's RoPE columns as the A fragments of four k-steps.
-template <class Element>
+/// Q's RoPE columns as the A fragments of four k-steps. All loads are issued before the first is used.
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
   int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
+  uint16_t const* source[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int32_t const row = fragment_row(thread, half);
-    auto const* const source = reinterpret_cast<uint16_t const*>(static_cast<Element const*>(params.call.q_pe)) +
-                               row_offset(params.call.q_pe_stride, part.request, part.row_begin + (row < rows ? row : 0), params.h_q);
+    source[half] = static_cast<uint16_t const*>(params.call.q_pe) + fragment_column(thread, 0) +
+                   row_offset(params, params.call.q_pe_stride, part.request, part.row_begin + (row < rows ? row : 0));
+  }
+  if (params.q_is_aligned) {
 #pragma unroll
-    for (int block = 0; block < 8; ++block) {
-      uint16_t const* const pair = source + fragment_column(thread, block);
-      uint32_t const value = params.q_is_aligned ? *reinterpret_cast<uint32_t const*>(pair) : (pair[0] | static_cast<uint32_t>(pair[1]) << 16);
-      rope[block / 2][half + 2 * (block % 2)] = row < rows ? value : 0;
-    }
+    for (int i = 0; i < 16; ++i) rope[i / 4][i % 4] = __ldg(reinterpret_cast<uint32_t const*>(source[i % 2] + (i / 2) * 8));
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) rope[i / 4][i % 4] = source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i)
+    if (fragment_row(thread, i % 2) >= rows) rope[i / 4][i % 4] = 0;
+}
+
+/// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
+struct QkOperands {
+  uint32_t first_copy[2];
+  uint64_t q[2], k[2], k_rope;
+};
+
+__device__ __forceinline__ QkOperands qk_operands(Shared& s, uint32_t stage, int32_t owner) {
+  uint32_t const first = owner == 0 ? 4 : 0, last = 4 - first;  // boxes
+  uint64_t const q = k_major_descriptor(ptx::shared_address(s.q)), k = k_major_descriptor(ptx::shared_address(s.kv[stage]));
+  return {{first / kCopyBoxes, last / kCopyBoxes},
+          {advance(q, first * kBoxBytes), advance(q, last * kBoxBytes)},
+          {advance(k, first * kBoxBytes), advance(k, last * kBoxBytes)},
+          advance(k, kLatentBoxes * kBoxBytes)};
+}
+
+/// Copy kCopy (0 or 1) of a half, as soon as it has landed.
+template <class Element, int kHalf, int kCopy>
+__device__ __forceinline__ void multiply_qk(float (&scores)[32], QkOperands const& operands, uint64_t (&full)[kCopies], uint32_t parity) {
+  ptx::mbarrier_wait(full[operands.first_copy[kHalf] + kCopy], parity);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < 4 * kCopyBoxes; ++i) {
+    uint32_t const offset = (kCopy * kCopyBoxes + i / 4) * kBoxBytes + i % 4 * kKMajorStepBytes;
+    ptx::wgmma_m64n64k16_ss<Element>(scores, advance(operands.q[kHalf], offset), advance(operands.k[kHalf], offset), kHalf > 0 || kCopy > 0 || i > 0);
   }
 }
 
-/// S = Q K^T of a tile, box by box as they land.
 template <class Element>
-__device__ __forceinline__ void multiply_qk(float (&scores)[32], Shared& s, uint32_t (&rope)[4][4], uint32_t count, int32_t owner) {
-  uint32_t const stage = count % kStages, parity = (count / kStages) & 1;
-  uint64_t const q = k_major_descriptor(ptx::shared_address(s.q));
-  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[stage]));
-  uint32_t const first = owner == 0 ? 4 : 0;  // the order in which load_tile fills them
+__device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands const& operands, uint32_t (&rope)[4][4], uint64_t (&full)[kCopies],
+                                                 uint32_t parity) {
+  ptx::mbarrier_wait(full[kRopeCopy], parity);
+  ptx::wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < kBoxes; ++i) {
-    uint32_t const box = i < 4 ? first + i : (i == 4 ? kLatentBoxes : (4 - first) + i - 5);
-    ptx::mbarrier_wait(s.full[stage][box], parity);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-      uint32_t const offset = box * kBoxBytes + step * kKMajorStepBytes;
-      if (i == 4) ptx::wgmma_m64n64k16_rs<Element>(scores, rope[step], advance(k, offset), true);
-      else ptx::wgmma_m64n64k16_ss<Element>(scores, advance(q, offset), advance(k, offset), i > 0 || step > 0);
-    }
-  }
-  ptx::wgmma_commit();
+  for (int step = 0; step < 4; ++step) ptx::wgmma_m64n64k16_rs<Element>(scores, rope[step], advance(operands.k_rope, step * kKMajorStepBytes), true);
 }
 
 /// Multiplies O and l by 2^(m - new m) where some row of the warp needs it.
@@ -326,10 +380,11 @@ __device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]
 
 /// V rows past the end, or of a page that does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
 __device__ __forceinline__ void zero_tail(Shared& s, uint32_t stage, int32_t valid, Consumer const& me) {
-  int32_t const chunks = (kTileTokens - valid) * 8;
-  for (int32_t i = me.thread; i < chunks * kLatentBoxes; i += kWarpgroupThreads) {
-    uint32_t const address = ptx::shared_address(s.kv[stage][i / chunks]) + valid * kSwizzleRowBytes + (i % chunks) * 16;
-    ptx::store_shared_16(address, 0, 0, 0, 0);
+  for (int32_t row = me.thread / 8; row < kTileTokens; row += kWarpgroupThreads / 8) {
+    if (row < valid) continue;
+#pragma unroll
+    for (int box = 0; box < kLatentBoxes; ++box)
+      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box]) + row * kSwizzleRowBytes + (me.thread % 8) * 16, 0, 0, 0, 0);
   }
   ptx::fence_proxy_async_shared();
   ptx::named_barrier_sync(kWarpgroupBarrier + me.warpgroup, kWarpgroupThreads);
@@ -440,37 +495,72 @@ __device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4
   arrive_warp(s.empty[stage][me.warpgroup], me.lane);
 }
 
+// A pair is an item of two parts, which two CTAs merge between themselves: the first to claim it leaves its registers in
+// its slot, in the order of threads; the second takes them up and finishes the item, so that no kernel has to follow. The
+// first is running when the second waits for it, so the wait ends whatever else the GPU does. The result is the same bits
+// whoever is second: part 0 is always the first operand. The counter holds 1 after the first claim, + 1 after the second,
+// + 4 once the first half is in memory; the second leaves 0 for the next run.
+
+__device__ __forceinline__ uint32_t& pair_counter(DenseDecodeParams const& params, Part const& part) {
+  uint32_t const first_worker = blockIdx.y - part.split;
+  return static_cast<core::WorkspaceHeader*>(params.workspace)->counters[first_worker * params.group + blockIdx.x];
+}
+
+/// A tile before the part ends, so that the answer is there in time. Not earlier: a second part waits for the first one.
+__device__ __forceinline__ void claim_pair(DenseDecodeParams const& params, Part const& part, Consumer& me) {
+  if (part.is_pair && threadIdx.x == 0) me.claim = atomicAdd(&pair_counter(params, part), 1U);
+}
+
 /// All tiles of a part: own ones in full, the other's as PV only. `count` is the part's first tile among all of this CTA.
 template <class Element>
 __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t (&rope)[4][4],
                                        uint32_t count, Consumer& me) {
+  if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
-    uint32_t const stage = (count + i) % kStages;
+    uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
+    if (i + 2 >= part.num_tiles) claim_pair(params, part, me);
+    QkOperands const operands = qk_operands(s, stage, me.warpgroup);
+    // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
+    // If K is there already, two boxes of it keep the tensor cores busy behind that product.
+    bool const has_other = i > 0;
+    if (has_other) begin_other_pv<Element>(row, s, stage ^ 1, me);
+    bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);
+    if (has_other && !has_landed) {
+      ptx::wgmma_wait<0>();
+      end_other_pv(s, stage ^ 1, me);
+    }
     float scores[32];
-    multiply_qk<Element>(scores, s, rope, count + i, me.warpgroup);
+    multiply_qk<Element, 0, 0>(scores, operands, s.full[stage], parity);
+    ptx::wgmma_commit();
+    if (has_other && has_landed) {
+      ptx::wgmma_wait<1>();
+      end_other_pv(s, stage ^ 1, me);
+    }
+    multiply_qk<Element, 0, 1>(scores, operands, s.full[stage], parity);
+    multiply_qk_rope<Element>(scores, operands, rope, s.full[stage], parity);
+    multiply_qk<Element, 1, 0>(scores, operands, s.full[stage], parity);
+    multiply_qk<Element, 1, 1>(scores, operands, s.full[stage], parity);
+    ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
     ptx::pin_registers(scores);
+    ptx::pin_registers(row.o);
+    if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
     arrive_warp(s.empty[stage][kRope], me.lane);
     int32_t const valid = s.valid[stage];
     if (valid < kTileTokens) zero_tail(s, stage, valid, me);
     int32_t const base = (part.first_tile + i) * kTileTokens;
     int32_t const limit[2] = {min(row.visible[0] - base, valid), min(row.visible[1] - base, valid)};
     if (limit[0] < kTileTokens || limit[1] < kTileTokens) mask_scores(scores, limit, me.thread);
-    if (i > 0) begin_other_pv<Element>(row, s, stage ^ 1, me);
     uint32_t p[4][4];
     float new_max[2] = {row.max[0], row.max[1]}, sum[2];
     softmax<Element>(scores, p, new_max, sum, params.scale_log2);
     publish(s, p, new_max, me);
-    // Outside the condition, though nothing is pending in tile 0: ptxas must see that O is never read in flight.
-    ptx::wgmma_wait<0>();
-    ptx::pin_registers(row.o);
-    if (i > 0) end_other_pv(s, stage ^ 1, me);
     rescale(row, new_max);
     row.sum[0] += sum[0], row.sum[1] += sum[1];
     own_pv<Element>(row, s, p, stage, me);
   }
   if (part.num_tiles > 0 && (part.num_tiles - 1) % 2 != me.warpgroup) {
-    uint32_t const stage = (count + part.num_tiles - 1) % kStages;
+    uint32_t const stage = uniform((count + part.num_tiles - 1) % kStages);
     begin_other_pv<Element>(row, s, stage, me);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(row.o);
@@ -480,76 +570,187 @@ __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodePara
 
 // ------------------------------------------------------------------------------------------------ epilogue --
 
-/// Two neighbouring columns as 32 bits of a 16-bit type; lanes then trade, so that each stores 8 bytes and a quad 32.
+/// A row's columns as pairs of a 16-bit type. Plain 4-byte stores: a quad fills 16 bytes, two of them a sector of L2, and
+/// the code is as short as can be, which matters more (it runs once a part, from cold instruction caches).
 template <class Element>
-__device__ __forceinline__ void store_row_16bit(Element* target, RowState const& row, int half, float factor, int32_t lane, bool is_aligned) {
+__device__ __forceinline__ void store_row_16bit(Element* target, RowState const& row, int half, int32_t lane, bool is_aligned) {
+  Element* const first = target + 2 * (lane % 4);
+  if (is_aligned) {
 #pragma unroll
-  for (int block = 0; block < 32; block += 2) {
-    uint32_t const low = pack<Element>(row.o[accumulator_index(block, half, 0)] * factor, row.o[accumulator_index(block, half, 1)] * factor);
-    uint32_t const high = pack<Element>(row.o[accumulator_index(block + 1, half, 0)] * factor, row.o[accumulator_index(block + 1, half, 1)] * factor);
-    bool const is_odd = lane % 2 != 0;
-    uint32_t const received = __shfl_xor_sync(0xffffffffU, is_odd ? low : high, 1);
-    uint2 const value = is_odd ? make_uint2(received, high) : make_uint2(low, received);
-    if (target == nullptr) continue;
-    Element* const cell = target + (block + (is_odd ? 1 : 0)) * 8 + 2 * (lane % 4 & ~1);
-    if (is_aligned) {
-      *reinterpret_cast<uint2*>(cell) = value;
-    } else {
-      auto* const cells = reinterpret_cast<uint16_t*>(cell);
-      cells[0] = value.x & 0xffff, cells[1] = value.x >> 16, cells[2] = value.y & 0xffff, cells[3] = value.y >> 16;
+    for (int block = 0; block < 32; ++block)
+      *reinterpret_cast<uint32_t*>(first + block * 8) = pack<Element>(row.o[accumulator_index(block, half, 0)], row.o[accumulator_index(block, half, 1)]);
+  } else {
+#pragma unroll
+    for (int block = 0; block < 32; ++block) {
+      uint32_t const pair = pack<Element>(row.o[accumulator_index(block, half, 0)], row.o[accumulator_index(block, half, 1)]);
+      auto* const cells = reinterpret_cast<uint16_t*>(first + block * 8);
+      cells[0] = static_cast<uint16_t>(pair), cells[1] = static_cast<uint16_t>(pair >> 16);
     }
   }
 }
 
-__device__ __forceinline__ void store_row_fp32(float* target, RowState const& row, int half, float factor, int32_t lane, bool is_aligned) {
-  if (target == nullptr) return;
+__device__ __forceinline__ void store_row_fp32(float* target, RowState const& row, int half, int32_t lane, bool is_aligned) {
+  float* const first = target + 2 * (lane % 4);
 #pragma unroll
   for (int block = 0; block < 32; ++block) {
-    float2 const value = make_float2(row.o[accumulator_index(block, half, 0)] * factor, row.o[accumulator_index(block, half, 1)] * factor);
-    float* const cell = target + block * 8 + 2 * (lane % 4);
-    if (is_aligned) *reinterpret_cast<float2*>(cell) = value;
-    else cell[0] = value.x, cell[1] = value.y;
+    float2 const value = make_float2(row.o[accumulator_index(block, half, 0)], row.o[accumulator_index(block, half, 1)]);
+    if (is_aligned) *reinterpret_cast<float2*>(first + block * 8) = value;
+    else first[block * 8] = value.x, first[block * 8 + 1] = value.y;
   }
 }
 
-/// A row into out at `offset` elements (-1: the row does not exist), in out's own type.
-__device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64_t offset, RowState const& row, int half, float factor, int32_t lane) {
-  bool const exists = offset >= 0, is_aligned = params.out_is_aligned != 0;
+/// A row into out at `offset` elements, in out's own type.
+__device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64_t offset, RowState const& row, int half, int32_t lane) {
+  bool const is_aligned = params.out_is_aligned != 0;
   void* const out = params.call.out;
-  if (params.out_dtype == FLASHMLA_FP32) store_row_fp32(exists ? static_cast<float*>(out) + offset : nullptr, row, half, factor, lane, is_aligned);
-  else if (params.out_dtype == FLASHMLA_BF16)
-    store_row_16bit(exists ? static_cast<__nv_bfloat16*>(out) + offset : nullptr, row, half, factor, lane, is_aligned);
-  else store_row_16bit(exists ? static_cast<__half*>(out) + offset : nullptr, row, half, factor, lane, is_aligned);
+  if (params.out_dtype == FLASHMLA_FP32) store_row_fp32(static_cast<float*>(out) + offset, row, half, lane, is_aligned);
+  else if (params.out_dtype == FLASHMLA_BF16) store_row_16bit(static_cast<__nv_bfloat16*>(out) + offset, row, half, lane, is_aligned);
+  else store_row_16bit(static_cast<__half*>(out) + offset, row, half, lane, is_aligned);
 }
 
-/// What the sink leaves of a row's output.
-__device__ __forceinline__ float sink_factor(float const* sink, int32_t head, float lse_log2) {
-  if (sink == nullptr) return 1.0F;
-  return 1.0F / (1.0F + exp2f(sink[head] * 1.4426950408889634F - lse_log2));
+/// What the sink leaves of a row's output: 2^lse / (2^lse + 2^sink).
+__device__ __forceinline__ float sink_factor(DenseDecodeParams const& params, int32_t row, float lse_log2) {
+  if (params.call.sink == nullptr || row >= params.call.q_tokens * params.h_q) return 1.0F;
+  int32_t const head = row - token_of(params, row) * params.h_q;
+  return 1.0F / (1.0F + exp2f(params.call.sink[head] * 1.4426950408889634F - lse_log2));
 }
 
-/// Normalises and writes one of the thread's rows: to out and lse, or to the worker's slot of partial results.
-__device__ __forceinline__ void write_row(RowState const& row, int half, Shared& s, DenseDecodeParams const& params, Part const& part, Consumer const& me) {
-  int32_t const local = fragment_row(me.thread, half), index = part.row_begin + local;
-  bool const exists = index < params.call.q_tokens * params.h_q;
-  float const sum = s.row_sum[0][local] + s.row_sum[1][local];
-  bool const is_empty = !(sum > 0.0F);
-  float const lse_log2 = is_empty ? -INFINITY : row.max[half] + log2f(sum);
-  float factor = is_empty ? 0.0F : 1.0F / sum;
-  bool const writes_lse = exists && me.warpgroup == 0 && me.lane % 4 == 0;
-  if (part.slot >= 0) {
-    int64_t const cell = static_cast<int64_t>(part.slot) * params.group * kCtaRows + index % (params.group * kCtaRows);
-    if (writes_lse) params.partial_lse[cell] = lse_log2;
-    store_row_fp32(exists ? params.partial_out + cell * kLatent + me.warpgroup * 256 : nullptr, row, half, factor, me.lane, true);
+/// What a thread knows of its two rows at the end of a part.
+struct RowResult {
+  float lse_log2[2];  // -inf: the row saw no key
+};
+
+/// O / l in place, from both warpgroups' shares of l; times the sink's factor where no other part follows.
+__device__ __forceinline__ RowResult normalise(RowState& row, float const (&row_sum)[2][kCtaRows], DenseDecodeParams const& params, Part const& part,
+                                               int32_t thread) {
+  RowResult result;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int32_t const local = fragment_row(thread, half);
+    float const sum = row_sum[0][local] + row_sum[1][local];
+    bool const is_empty = !(sum > 0.0F);
+    result.lse_log2[half] = is_empty ? -INFINITY : row.max[half] + log2f(sum);
+    float factor = is_empty ? 0.0F : __fdividef(1.0F, sum);
+    if (part.is_whole && !is_empty) factor *= sink_factor(params, part.row_begin + local, result.lse_log2[half]);
+#pragma unroll
+    for (int block = 0; block < 32; ++block) {
+      row.o[accumulator_index(block, half, 0)] *= factor;
+      row.o[accumulator_index(block, half, 1)] *= factor;
+    }
+  }
+  return result;
+}
+
+/// Whether any of the warp's 16 rows exists; the others have nothing to write.
+__device__ __forceinline__ bool warp_has_rows(DenseDecodeParams const& params, Part const& part, Consumer const& me) {
+  return part.row_begin + fragment_row(me.thread & ~31, 0) < params.call.q_tokens * params.h_q;
+}
+
+/// First cell (row 0 of this CTA) of a slot of partial results.
+__device__ __forceinline__ int64_t slot_cell(DenseDecodeParams const& params, int32_t worker, int32_t split) {
+  return (static_cast<int64_t>(core::partial_slot(worker, split)) * params.group + blockIdx.x) * kCtaRows;
+}
+
+/// One of three or more parts: rows for merge_splits.
+__device__ __forceinline__ void write_partial(RowState const& row, RowResult const& result, DenseDecodeParams const& params, Part const& part, Consumer const& me) {
+  int64_t const first = slot_cell(params, blockIdx.y, part.split);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int32_t const local = fragment_row(me.thread, half);
+    bool const exists = part.row_begin + local < params.call.q_tokens * params.h_q;
+    if (exists && me.warpgroup == 0 && me.lane % 4 == 0) params.partial_lse[first + local] = result.lse_log2[half];
+    if (exists) store_row_fp32(params.partial_out + (first + local) * kLatent + me.warpgroup * 256, row, half, me.lane, true);
+  }
+}
+
+/// This thread's registers of a pair's half: [32][256 threads], behind its CTA's first cell.
+__device__ __forceinline__ float4* pair_values(DenseDecodeParams const& params, int64_t cell) {
+  return reinterpret_cast<float4*>(params.partial_out + cell * kLatent) + threadIdx.x;
+}
+
+__device__ __forceinline__ void write_first_half(RowState const& row, RowResult const& result, Shared& s, DenseDecodeParams const& params, Part const& part,
+                                                 Consumer& me) {
+  int64_t const cell = slot_cell(params, blockIdx.y, part.split);
+  if (warp_has_rows(params, part, me)) {
+    float4* const values = pair_values(params, cell);
+#pragma unroll
+    for (int i = 0; i < 32; ++i) __stcg(values + i * kConsumerThreads, make_float4(row.o[4 * i], row.o[4 * i + 1], row.o[4 * i + 2], row.o[4 * i + 3]));
+    if (me.warpgroup == 0 && me.lane % 4 == 0)
+      __stcg(params.partial_lse + cell + fragment_row(me.thread, 0), result.lse_log2[0]), __stcg(params.partial_lse + cell + fragment_row(me.thread, 1), result.lse_log2[1]);
+  }
+  if (threadIdx.x == 0) s.publish[me.events] = &pair_counter(params, part);
+  arrive_warp(s.published[me.events++], me.lane);
+}
+
+/// Warp 9 + event: makes the first half visible to the GPU, then says so.
+__device__ __forceinline__ void publish_half(Shared& s, int32_t event) {
+  ptx::mbarrier_wait(s.published[event], 0);
+  if (threadIdx.x % 32 != 0 || s.publish[event] == nullptr) return;
+  __threadfence();
+  atomicAdd(s.publish[event], 4U);
+}
+
+/// Waits for the first half and adds it to this one.
+__device__ __forceinline__ void add_first_half(RowState& row, RowResult& result, DenseDecodeParams const& params, Part const& part, Consumer const& me) {
+  if (threadIdx.x == 0) {
+    uint32_t& counter = pair_counter(params, part);
+    while ((ptx::load_acquire(&counter) & 4U) == 0U) {
+    }
+    counter = 0;
+  }
+  ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
+  if (!warp_has_rows(params, part, me)) return;
+  int64_t const cell = slot_cell(params, blockIdx.y + 1 - 2 * part.split, 1 - part.split);
+  float weight[2], other[2];  // of this half and the one in memory
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float const lse_other = __ldcg(params.partial_lse + cell + fragment_row(me.thread, half)), lse = result.lse_log2[half], max = fmaxf(lse, lse_other);
+    weight[half] = lse == -INFINITY ? 0.0F : exp2f(lse - max);
+    other[half] = lse_other == -INFINITY ? 0.0F : exp2f(lse_other - max);
+    float const sum = weight[half] + other[half], inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
+    result.lse_log2[half] = sum > 0.0F ? max + log2f(sum) : -INFINITY;
+    float const factor = sum > 0.0F ? inverse * sink_factor(params, part.row_begin + fragment_row(me.thread, half), result.lse_log2[half]) : 0.0F;
+    weight[half] *= factor, other[half] *= factor;
+  }
+  bool const is_part_0 = part.split == 0;
+  float4 const* const values = pair_values(params, cell);
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    float4 const value = __ldcg(values + i * kConsumerThreads);
+    float const theirs[4] = {value.x, value.y, value.z, value.w};
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      float const mine = weight[e / 2] * row.o[4 * i + e], sum = other[e / 2] * theirs[e];
+      row.o[4 * i + e] = is_part_0 ? fmaf(other[e / 2], theirs[e], mine) : fmaf(weight[e / 2], row.o[4 * i + e], sum);
+    }
+  }
+}
+
+/// A finished row to out and lse.
+__device__ __forceinline__ void write_row(RowState const& row, RowResult const& result, int half, DenseDecodeParams const& params, Part const& part,
+                                          Consumer const& me) {
+  int32_t const index = part.row_begin + fragment_row(me.thread, half);
+  if (index >= params.call.q_tokens * params.h_q) return;
+  int32_t const token = token_of(params, index), head = index - token * params.h_q;
+  core::RowStrides const &stride = params.call.out_stride, &lse = params.call.lse_stride;
+  store_row(params, part.request * stride.batch + token * stride.token + head * stride.head + me.warpgroup * 256, row, half, me.lane);
+  if (me.warpgroup == 0 && me.lane % 4 == 0 && params.call.lse != nullptr)
+    params.call.lse[part.request * lse.batch + token * lse.token + head * lse.head] =
+        result.lse_log2[half] == -INFINITY ? params.empty_lse : result.lse_log2[half] * params.lse_factor;
+}
+
+__device__ __forceinline__ void write_part(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t part_index, Consumer& me) {
+  RowResult result = normalise(row, s.row_sum[part_index % 2], params, part, me.thread);
+  if (part.is_pair) {
+    if ((s.arrival[part_index % 2] & 3U) == 0U) return write_first_half(row, result, s, params, part, me);
+    add_first_half(row, result, params, part, me);
+  }
+  if (!warp_has_rows(params, part, me)) return;
+  if (part.is_whole || part.is_pair) {
+    write_row(row, result, 0, params, part, me);
+    write_row(row, result, 1, params, part, me);
   } else {
-    int32_t const token = index / params.h_q, head = index - token * params.h_q;
-    if (exists && !is_empty) factor *= sink_factor(params.call.sink, head, lse_log2);
-    core::RowStrides const& lse = params.call.lse_stride;
-    if (writes_lse && params.call.lse != nullptr)
-      params.call.lse[part.request * lse.batch + token * lse.token + head * lse.head] = is_empty ? params.empty_lse : lse_log2 * params.lse_factor;
-    core::RowStrides const& stride = params.call.out_stride;
-    int64_t const offset = part.request * stride.batch + token * stride.token + head * stride.head + me.warpgroup * 256;
-    store_row(params, exists ? offset : -1, row, half, factor, me.lane);
+    write_partial(row, result, params, part, me);
   }
 }
 
@@ -558,7 +759,7 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
   int32_t const* const view = params.call.visible_len == nullptr ? nullptr : params.call.visible_len + static_cast<int64_t>(part.request) * params.call.q_tokens;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    int32_t const index = part.row_begin + fragment_row(thread, half), token = index / params.h_q;
+    int32_t const index = part.row_begin + fragment_row(thread, half), token = token_of(params, index);
     row.visible[half] = part.kv_len;
     if (token >= params.call.q_tokens) continue;
     row.visible[half] = core::num_visible(part.kv_len, params.call.q_tokens, token, params.causal != 0, view);
@@ -568,75 +769,106 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
 }
 
 template <class Element>
-__device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, PartWalk walk, int32_t warpgroup) {
+__device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, CtaWalk walk, int32_t warpgroup) {
   Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads),
-              static_cast<int32_t>(threadIdx.x % 32), {0, 0}};
+              static_cast<int32_t>(threadIdx.x % 32), {0, 0}, 0, 0};
   uint32_t count = 0;
+  uint32_t rope[4][4];
   Part part;
-  while (walk.next(part)) {
+  bool has_part = walk.next(part);
+  if (has_part) load_q_rope(rope, params, part, me.thread);
+  for (uint32_t part_index = 0; has_part; ++part_index) {
     RowState row;
 #pragma unroll
     for (int i = 0; i < 128; ++i) row.o[i] = 0.0F;
     row.max[0] = row.max[1] = -INFINITY;
     row.sum[0] = row.sum[1] = 0.0F;
-    uint32_t rope[4][4];
-    load_q_rope<Element>(rope, params, part, me.thread);
+    if (part.num_tiles == 0) claim_pair(params, part, me);
     read_visible(row, params, part, me.thread);
-    load_q_latent<Element>(s, params, part);
-    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
+    if (params.q_is_tensor) ptx::mbarrier_wait(s.q_full, part_index & 1);
+    else load_q_latent(s, params, part);
     attend<Element>(row, s, params, part, rope, count, me);
     count += part.num_tiles;
+    float(&shares)[kCtaRows] = s.row_sum[part_index % 2][me.warpgroup];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 1);
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 2);
-      if (me.lane % 4 == 0) s.row_sum[me.warpgroup][fragment_row(me.thread, half)] = row.sum[half];
+      if (me.lane % 4 == 0) shares[fragment_row(me.thread, half)] = row.sum[half];
     }
-    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there, and Q may be overwritten
-    write_row(row, 0, s, params, part, me);
-    write_row(row, 1, s, params, part, me);
+    if (threadIdx.x == 0) s.arrival[part_index % 2] = me.claim;
+    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there, and no QK needs Q any more
+    Part const done = part;
+    has_part = walk.next(part);
+    if (has_part) load_q_rope(rope, params, part, me.thread);  // on its way while the rows of this part are written
+    write_part(row, s, params, done, part_index, me);
+  }
+  for (; me.events < 2; ++me.events) {
+    if (threadIdx.x == 0) s.publish[me.events] = nullptr;
+    arrive_warp(s.published[me.events], me.lane);
   }
 }
 
 // -------------------------------------------------------------------------------------------------- kernel --
 
-__device__ __forceinline__ void initialise_barriers(Shared& s) {
-  for (int stage = 0; stage < kStages; ++stage) {
-    for (uint64_t& barrier : s.full[stage]) ptx::mbarrier_init(barrier, 1);
-    for (uint64_t& barrier : s.empty[stage]) ptx::mbarrier_init(barrier, 4);
+/// A lane a barrier.
+__device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
+  if (lane < kStages * kCopies) ptx::mbarrier_init(s.full[lane / kCopies][lane % kCopies], 1);
+  if (lane < kStages * 3) ptx::mbarrier_init(s.empty[lane / 3][lane % 3], 4);
+  if (lane < 2) {
+    ptx::mbarrier_init(s.p_ready[lane], 4);
+    ptx::mbarrier_init(s.p_free[lane], 4);
+    ptx::mbarrier_init(s.published[lane], 8);
   }
-  for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
-    ptx::mbarrier_init(s.p_ready[warpgroup], 4);
-    ptx::mbarrier_init(s.p_free[warpgroup], 4);
-  }
+  if (lane == 0) ptx::mbarrier_init(s.q_full, 1), ptx::mbarrier_init(s.q_free, 8);
   ptx::fence_mbarrier_init();
 }
 
-/// False, and recorded, for a schedule of another batch or row count.
-__device__ __forceinline__ bool schedule_fits(DenseDecodeParams const& params) {
-  core::ScheduleHeader const header = *static_cast<core::ScheduleHeader const*>(params.schedule);
-  bool const fits = header.magic == core::kScheduleMagic && header.batch == params.call.batch && header.q_tokens == params.call.q_tokens &&
-                    header.tile_rows == params.group * kCtaRows;
-  if (!fits && blockIdx.x == 0 && threadIdx.x == 0) record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, header.batch);
-  return fits;
+/// The last warp, which has no role, touches what the others will: a stream of KV has pushed the address translations of
+/// everything else out, and one miss after the other would cost each role more than its loads. The request is a guess.
+__device__ __forceinline__ void warm_translations(DenseDecodeParams const& params, int32_t lane) {
+  core::DecodeCall const& call = params.call;
+  int64_t const request = static_cast<int64_t>(blockIdx.y) * call.batch / params.max_workers;
+  if (lane == 0) ptx::prefetch_l2(call.kv_len + request);
+  if (lane == 1) ptx::prefetch_l2(call.page_table + request * call.page_table_stride);
+  if (lane == 2) ptx::prefetch_l2(static_cast<uint16_t const*>(call.q_nope) + request * call.q_nope_stride.batch);
+  if (lane == 3) ptx::prefetch_l2(static_cast<uint16_t const*>(call.q_pe) + request * call.q_pe_stride.batch);
+  if (lane == 4) ptx::prefetch_l2(static_cast<uint16_t const*>(call.out) + request * call.out_stride.batch * (params.out_dtype == FLASHMLA_FP32 ? 2 : 1));
+  if (lane == 5 && call.lse != nullptr) ptx::prefetch_l2(call.lse + request * call.lse_stride.batch);
+  if (lane == 6) ptx::prefetch_l2(params.workspace);
+  if (lane == 7) ptx::prefetch_l2(params.partial_out + (static_cast<int64_t>(2 * blockIdx.y) * params.group + blockIdx.x) * kCtaRows * kLatent);
 }
 
 template <class Element>
-__global__ void __launch_bounds__(kThreads, 1) dense_decode_kernel(CUtensorMap const __grid_constant__ map, DenseDecodeParams const __grid_constant__ params) {
+__global__ void __launch_bounds__(kThreads, 1) dense_decode_kernel(TensorMaps const __grid_constant__ maps,
+                                                                      DenseDecodeParams const __grid_constant__ params) {
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& s = *reinterpret_cast<Shared*>(memory);
-  if (threadIdx.x == 0) initialise_barriers(s);
-  if (threadIdx.x == kConsumerThreads) ptx::prefetch_tensor_map(&map);
+  if (threadIdx.x < 32) initialise_barriers(s, threadIdx.x);
+  if (threadIdx.x == kConsumerThreads) ptx::prefetch_tensor_map(&maps.latent), ptx::prefetch_tensor_map(&maps.rope), ptx::prefetch_tensor_map(&maps.q);
   __syncthreads();
   ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
   ptx::grid_launch_dependents();
-  if (!schedule_fits(params)) return;
-  PartWalk const walk(params, blockIdx.x / params.group, blockIdx.x % params.group);
+  if (threadIdx.x >= kThreads - 32) warm_translations(params, threadIdx.x % 32);
+  auto const* const schedule = static_cast<char const*>(params.schedule);
+  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset);
+  int32_t const worker = blockIdx.y;
+  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
+  core::WorkerBegin const mine[3] = {begins[worker], begins[worker + 1], begins[min(worker + 2, params.max_workers)]};
+  bool const fits = header.magic == core::kScheduleMagic && header.batch == params.call.batch && header.q_tokens == params.call.q_tokens &&
+                    header.num_row_tiles == params.num_row_tiles && header.tile_rows == params.group * kCtaRows && header.tile_tokens == kTileTokens;
+  if (!fits) {
+    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0) record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, header.batch);
+    return;
+  }
+  CtaWalk const walk(params, mine, header.num_row_tiles);
   // Through a shuffle, so that the compiler knows it to be uniform: wgmma must not stand in divergent code.
   int32_t const warpgroup = __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x / kWarpgroupThreads), 0);
   if (warpgroup == 2) {
     ptx::register_decrease<kProducerRegisters>();
-    if (threadIdx.x < kConsumerThreads + 32) produce(s, &map, params, walk);
+    int32_t const warp = uniform(threadIdx.x / 32) - kConsumerThreads / 32;
+    if (warp == 0) produce(s, maps, params, walk);
+    else if (warp < 3) publish_half(s, warp - 1);
   } else {
     ptx::register_increase<kConsumerRegisters>();
     consume<Element>(s, params, walk, warpgroup);

@@ -29,7 +29,10 @@ struct DenseDecodeParams {
   float scale_log2;      // scale * log2(e)
   float lse_factor;      // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
   float empty_lse;       // of a row that sees no key
+  int32_t num_row_tiles;   // set by the launch: of every request
+  uint32_t h_q_inverse;    // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
   int32_t out_dtype;       // set by the launch: flashmla_dtype
+  int32_t q_is_tensor;     // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
   int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
   void const* schedule;

@@ -1,19 +1,19 @@
-// Merge of the items that several workers shared: the second kernel of a dense decode.
+// Merge of the items that three or more workers shared: the second kernel of a dense decode.
 //
-// Math: device/merge_row.cuh, over the N parts of an item (docs/architecture.md, split-KV). Reference: src/reference.
+// Math. device/merge_row.cuh, over the parts of an item. Items of two parts have merged themselves (dense_decode_kernel).
 //
-// Roles: 8 equal warps a CTA. A *unit* is (row, `4 * lanes * chunks` columns) of an item, worked on by `spread` lane
-//   groups of 16 or 32 lanes; group g takes the splits g, g + spread, ...
-// Timeline of a task: find the item -> issue all value loads -> row sum from all N lse -> weights -> (spread > 1: sum
-//   over groups in shared memory) -> store.
-// Shared memory: 4 KB, float [groups][4 * lanes] sums of the groups; 8 KB, each warp's own copy of its row's lse.
-// Barriers: __syncwarp after the lse were written; __syncthreads around the sum over groups only.
-// Registers: at most 64 (4 CTAs an SM); up to 9 independent 16-byte loads a thread in flight.
-// Limits: any number of splits; what fits a single round is 9 * spread of them.
+// Roles. Items of many parts: a task is one row and kColumns columns; of the CTA's 256 threads, kColumns / 4 lanes span
+//   the columns (16 bytes a load) and `kGroups` groups of lanes take the splits g, g + kGroups, ... Items of few parts, of
+//   which a batch may have many: a task is eight rows, a warp each.
+// Timeline: the list of items with three or more parts, a thread an item; then a task: all values of up to kLoads splits
+//   a thread in flight, and every lse of the row -> weights, each warp for itself -> own sum -> sum over groups -> store.
+// Shared memory. 4 KB of group sums, 8 x 1 KB of weights (one copy a warp), 4 KB of items.
+// Barriers. __syncwarp between writing and reading a warp's weights; __syncthreads around the sum over groups.
+// Registers. At most 128, so that two CTAs fit an SM.
+// Limits. At most 256 workers.
 //
-// Latency decides here, not bandwidth: the number of split items is known on the device only, so the grid is fixed and
-// the width of a unit follows from how many there are: few rows -> 64 columns a CTA over all splits, so that every SM
-// has work; many items of two splits (a large batch) -> one warp a row, without shared memory.
+// Latency decides here, not bandwidth. The number of split items is known on the device only; the launcher picks columns
+// and grid from their upper bound, and CTAs stride over tasks.
 #pragma once
 
 #include <cstdint>
@@ -21,243 +21,257 @@
 #include "core/schedule.hpp"
 #include "cuda/device/merge_row.cuh"
 #include "cuda/kernels/dense_decode.hpp"
+#include "cuda/ptx/copy.cuh"
 
 namespace flashmla::cuda::merge_splits {
 
 inline constexpr int kThreads = 256;
 inline constexpr int kWarps = kThreads / 32;
-inline constexpr int kCtasPerSm = 4;
-inline constexpr int kColumns = 512;
-inline constexpr int kLoads = 9;        // 16-byte loads in flight a thread; 16 groups of 9 cover 144 splits in one round
-inline constexpr int kMaxSplits = 256;  // of an item
+inline constexpr int kRowColumns = 512;
+inline constexpr int kLoads = 8;  // 16-byte loads in flight a thread: 16 groups of 8 cover 128 splits
+inline constexpr int kMaxSplits = 160;  // of an item: as many as workers
+inline constexpr int kFewSplits = 6;  // up to so many a warp merges a row by itself
 
 struct Smem {
-  float sums[kThreads * 4];       // [groups, 4 * lanes]
-  float lse[kWarps][kMaxSplits];  // log2 units
+  float4 sums[kThreads];
+  float weights[kWarps][kMaxSplits];
+  core::SplitItem items[kThreads];  // of many parts from the front, of few (but three or more) from the back
+  int warp_many[kWarps], warp_few[kWarps];
 };
 
-/// How the units of an item are cut; a function of its splits and of the launch, equal in all threads.
-struct Cut {
-  int lanes_log2;   // lanes of a group: 16 or 32
-  int spread_log2;  // lane groups a unit: 1 .. 16
-  int chunks_log2;  // float4 a lane and split: 1 or 4
+/// How many items are merged here.
+struct ItemCounts {
+  int many, few;
 };
 
-/// One task: where the CTA works.
+/// Where a task works; item_rows is the most rows that an item has.
 struct Task {
   core::SplitItem item;
-  Cut cut;
-  int rows;        // valid rows of the item
-  int first_unit;  // of the CTA
+  int row;     // in the tile
+  int column;  // of this thread's lane
 };
 
-/// One unit of a thread: its row and columns.
-struct Unit {
-  int group;      // of the unit: 0 .. spread - 1
-  int row;        // in the tile
-  int column;     // first of this lane
-  bool is_valid;  // the last task of an item may hold fewer units
-};
+/// Slot of an item's part, counted from the slots of its first worker.
+__device__ __forceinline__ int slot_of(int split) { return 2 * split + (split == 0 ? 1 : 0); }
 
-__device__ inline int rows_of(DenseDecodeParams const& p, core::SplitItem const& item) {
-  int const tile_rows = kCtaRows * p.group;
-  int const left = p.call.q_tokens * p.h_q - item.row_tile * tile_rows;
-  return left < tile_rows ? left : tile_rows;
+/// First cell [slot row] of the task's row: slot 2 * first_worker.
+__device__ __forceinline__ int64_t first_cell(DenseDecodeParams const& params, Task const& task) {
+  return 2 * static_cast<int64_t>(task.item.first_worker) * kCtaRows * params.group + task.row;
 }
 
-__device__ inline Cut choose_cut(int num_splits, int num_quad_units) {
-  int const grid = static_cast<int>(gridDim.x);
-  if (2 * num_quad_units <= grid) return {4, 4, 0};
-  if (num_splits <= 2 && num_quad_units > kWarps * grid) return {5, 0, 2};
-  int spread_log2 = 0;
-  while (spread_log2 < 3 && ((kLoads << spread_log2) < num_splits || (num_quad_units << (spread_log2 + 1)) <= kWarps * grid)) ++spread_log2;
-  return {5, spread_log2, 0};
-}
-
-__device__ inline int column_bits(Cut const& cut) { return 2 + cut.lanes_log2 + cut.chunks_log2; }       // log2 of a unit's columns
-__device__ inline int units_a_row_log2(Cut const& cut) { return 9 - column_bits(cut); }                  // 512 columns a row
-__device__ inline int units_a_cta_log2(Cut const& cut) { return 8 - cut.lanes_log2 - cut.spread_log2; }  // 256 threads a CTA
-
-/// Units of 128 columns in the whole launch, an upper bound: what choose_cut weighs against the grid.
-__device__ inline int count_quad_units(DenseDecodeParams const& p, int num_items) {
-  int const rows = p.call.q_tokens * p.h_q;
-  int const tile_rows = kCtaRows * p.group;
-  return num_items * (rows < tile_rows ? rows : tile_rows) * (kColumns / 128);
-}
-
-/// Finds the task of that index. Every warp searches by itself, 32 items a step; false when there is none.
-__device__ inline bool find_task(DenseDecodeParams const& p, core::SplitItem const* items, int num_items, int task_idx, Task& task) {
+/// The row's weights into the warp's copy; returns log2 of the sum of all parts, -inf when every part is empty.
+__device__ __forceinline__ float compute_weights(float* weights, float (&lse)[kMaxSplits / 32], int num_splits) {
   int const lane = static_cast<int>(threadIdx.x) % 32;
-  int const num_quad_units = count_quad_units(p, num_items);
-  int before = 0;
-  for (int base = 0; base < num_items; base += 32) {
-    core::SplitItem item{};
-    Cut cut{};
-    int rows = 0, tasks = 0;
-    if (base + lane < num_items) {
-      item = items[base + lane];
-      cut = choose_cut(item.num_splits, num_quad_units);
-      rows = rows_of(p, item);
-      bool const is_sound = item.first_worker >= 0 && item.num_splits > 0 && item.first_worker + item.num_splits <= p.max_workers &&
-                            item.request < p.call.batch && rows > 0;
-      int const cta_units = 1 << units_a_cta_log2(cut);
-      tasks = is_sound ? ((rows << units_a_row_log2(cut)) + cta_units - 1) / cta_units : 0;
-    }
-    int last = tasks;
+  float max = device::minus_infinity(), sum = 0.0F;
 #pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      int const left = __shfl_up_sync(device::kFullWarp, last, step);
-      if (lane >= step) last += left;
-    }
-    unsigned const beyond = __ballot_sync(device::kFullWarp, before + last > task_idx);
-    if (beyond != 0) {
-      int const found = __ffs(static_cast<int>(beyond)) - 1;
-      auto from = [&](int value) { return __shfl_sync(device::kFullWarp, value, found); };
-      task.item = {from(item.request), from(item.row_tile), from(item.first_worker), from(item.num_splits)};
-      task.cut = {from(cut.lanes_log2), from(cut.spread_log2), from(cut.chunks_log2)};
-      task.rows = from(rows);
-      task.first_unit = (task_idx - before - from(last - tasks)) << units_a_cta_log2(task.cut);
-      return true;
-    }
-    before += __shfl_sync(device::kFullWarp, last, 31);
+  for (int i = 0; i < kMaxSplits / 32; ++i) {
+    if (lane + 32 * i >= num_splits) lse[i] = device::minus_infinity();
+    max = fmaxf(max, lse[i]);
   }
-  return false;
-}
-
-__device__ inline Unit find_unit(Task const& task) {
-  int const thread = static_cast<int>(threadIdx.x);
-  int const group = thread >> task.cut.lanes_log2;
-  int const unit = task.first_unit + (group >> task.cut.spread_log2);
-  int const row = unit >> units_a_row_log2(task.cut);
-  int const column_unit = unit & ((1 << units_a_row_log2(task.cut)) - 1);
-  int const lane = thread & ((1 << task.cut.lanes_log2) - 1);
-  return {group & ((1 << task.cut.spread_log2) - 1), row, (column_unit << column_bits(task.cut)) + 4 * lane, row < task.rows};
-}
-
-/// Slot of split s of the item.
-__device__ inline int64_t slot_of(core::SplitItem const& item, int s) { return core::partial_slot(item.first_worker + s, s); }
-
-/// The row sum over all parts; each lane of the warp reads other splits and leaves them in `lses`. With 16-lane groups
-/// both halves of a warp work on the same row, so the butterfly over 32 lanes is right for every cut.
-__device__ inline device::RowSum sum_row(DenseDecodeParams const& p, core::SplitItem const& item, int row, float* lses) {
-  int const tile_rows = kCtaRows * p.group;
-  device::RowSum sum = device::empty_row_sum();
-  __syncwarp();  // the warp has read the previous task's values
-  for (int s = static_cast<int>(threadIdx.x) % 32; s < item.num_splits; s += 32) {
-    float const lse = __ldcg(p.partial_lse + slot_of(item, s) * tile_rows + row);
-    lses[s] = lse;
-    sum = device::combine(sum, device::row_sum_of(lse));
-  }
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) max = fmaxf(max, __shfl_xor_sync(device::kFullWarp, max, step));
+  float const reference = max == device::minus_infinity() ? 0.0F : max;
+#pragma unroll
+  for (int i = 0; i < kMaxSplits / 32; ++i) sum += lse[i] = exp2f(lse[i] - reference);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(device::kFullWarp, sum, step);
+  float const inverse = sum > 0.0F ? 1.0F / sum : 0.0F;
+  __syncwarp();  // the task before has been read
+#pragma unroll
+  for (int i = 0; i < kMaxSplits / 32; ++i)
+    if (lane + 32 * i < num_splits) weights[lane + 32 * i] = lse[i] * inverse;
   __syncwarp();
-  return device::combine_across_warp(sum);
+  return max + log2f(sum);
 }
 
-__device__ inline int row_in_request(DenseDecodeParams const& p, Task const& task, int row) {
-  return task.item.row_tile * kCtaRows * p.group + row;
+__device__ inline void store_columns(DenseDecodeParams const& params, int64_t offset, float4 const& value) {
+  void* const out = params.call.out;
+  if (params.out_dtype == FLASHMLA_FP32) device::store_quad(static_cast<float*>(out) + offset, value);
+  else if (params.out_dtype == FLASHMLA_BF16) device::store_quad(static_cast<__nv_bfloat16*>(out) + offset, value);
+  else device::store_quad(static_cast<__half*>(out) + offset, value);
 }
 
-/// Factor that normalises the weights: 1 / total, times the sink's.
-__device__ inline float row_scale(DenseDecodeParams const& p, Task const& task, int row, device::RowSum const& sum) {
-  if (device::is_empty(sum)) return 0.0f;
-  if (p.call.sink == nullptr) return 1.0f / sum.total;
-  return device::sink_factor(p.call.sink[row_in_request(p, task, row) % p.h_q], device::lse_log2_of(sum)) / sum.total;
+/// Sink, out and lse of a merged row.
+__device__ inline void write_merged(DenseDecodeParams const& params, Task const& task, float4 value, float lse_log2) {
+  int const index = task.item.row_tile * kCtaRows * params.group + task.row, token = index / params.h_q, head = index - token * params.h_q;
+  bool const is_empty = lse_log2 == device::minus_infinity();
+  if (params.call.sink != nullptr && !is_empty) {
+    float const factor = device::sink_factor(params.call.sink[head], lse_log2);
+    value = {value.x * factor, value.y * factor, value.z * factor, value.w * factor};
+  }
+  core::RowStrides const &out = params.call.out_stride, &lse = params.call.lse_stride;
+  store_columns(params, task.item.request * out.batch + token * out.token + head * out.head + task.column, value);
+  if (task.column == 0 && params.call.lse != nullptr)
+    params.call.lse[task.item.request * lse.batch + token * lse.token + head * lse.head] = is_empty ? params.empty_lse : lse_log2 * params.lse_factor;
 }
 
-template <class Out>
-__device__ inline void store(DenseDecodeParams const& p, Task const& task, int token, int head, int column, float4 const& values) {
-  core::RowStrides const& stride = p.call.out_stride;
-  Out* const out = static_cast<Out*>(p.call.out) + task.item.request * stride.batch + token * stride.token + head * stride.head;  // [512]
-  device::store_quad(out + column, values);
-}
+/// The loads of a task: this thread's first values, and its warp's lse of the row. `limit`: parts that may be read.
+template <int kColumns>
+struct RowLoads {
+  static constexpr int kLanes = kColumns / 4, kGroups = kThreads / kLanes;
+  float4 values[kLoads];
+  float lse[kMaxSplits / 32];
 
-__device__ inline void store_lse(DenseDecodeParams const& p, Task const& task, int token, int head, device::RowSum const& sum) {
-  core::RowStrides const& stride = p.call.lse_stride;
-  float const lse = device::is_empty(sum) ? p.empty_lse : device::lse_log2_of(sum) * p.lse_factor;
-  p.call.lse[task.item.request * stride.batch + token * stride.token + head * stride.head] = lse;
-}
+  __device__ __forceinline__ RowLoads(DenseDecodeParams const& params, int64_t row, int column, int limit) {
+    int64_t const slot_rows = kCtaRows * params.group;
+    int const group = static_cast<int>(threadIdx.x) / kLanes, lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int i = 0; i < kMaxSplits / 32; ++i) {
+      int const split = lane + 32 * i;
+      lse[i] = split < limit ? __ldcg(params.partial_lse + row + slot_of(split) * slot_rows) : device::minus_infinity();
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      int const split = group + i * kGroups;
+      if (split < limit) values[i] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (row + slot_of(split) * slot_rows) * kRowColumns + column));
+    }
+  }
+};
 
-/// Sums over the groups of a unit in their fixed order; the first group returns the whole, the others 0.
-__device__ inline float4 sum_groups(Smem& smem, Cut const& cut, float4 const& mine) {
-  int const thread = static_cast<int>(threadIdx.x);
-  float4* const sums = reinterpret_cast<float4*>(smem.sums);
-  sums[thread] = mine;
+template <int kColumns>
+__device__ __forceinline__ void merge_row(Smem& s, DenseDecodeParams const& params, Task const& task, RowLoads<kColumns>& loads) {
+  using Loads = RowLoads<kColumns>;
+  int const group = static_cast<int>(threadIdx.x) / Loads::kLanes, num_splits = task.item.num_splits;
+  float* const weights = s.weights[threadIdx.x / 32];
+  float const lse_log2 = compute_weights(weights, loads.lse, num_splits);
+  float4 sum{0.0F, 0.0F, 0.0F, 0.0F};
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    int const split = group + i * Loads::kGroups;
+    if (split < num_splits) device::accumulate(sum, loads.values[i], weights[split], weights[split] > 0.0F);
+  }
+  int64_t const slot_elems = static_cast<int64_t>(kCtaRows) * params.group * kRowColumns;
+  float const* const values = params.partial_out + first_cell(params, task) * kRowColumns + task.column;
+#pragma unroll 4
+  for (int split = group + kLoads * Loads::kGroups; split < num_splits; split += Loads::kGroups)
+    device::accumulate(sum, __ldcg(reinterpret_cast<float4 const*>(values + slot_of(split) * slot_elems)), weights[split], weights[split] > 0.0F);
+  s.sums[threadIdx.x] = sum;
   __syncthreads();
-  float4 sum{};
-  if (((thread >> cut.lanes_log2) & ((1 << cut.spread_log2) - 1)) == 0) {
-    for (int g = 0; g < 1 << cut.spread_log2; ++g) device::accumulate(sum, sums[thread + (g << cut.lanes_log2)], 1.0f, true);
+  if (group == 0) {
+#pragma unroll
+    for (int g = 1; g < Loads::kGroups; ++g) {
+      float4 const more = s.sums[threadIdx.x + g * Loads::kLanes];
+      sum = {sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w};
+    }
+    write_merged(params, task, sum, lse_log2);
   }
-  __syncthreads();  // the next task writes the same places
-  return sum;
+  __syncthreads();
 }
 
-/// One task with kChunks float4 a lane and split, kSplits of them in flight.
-template <class Out, int kChunks, int kSplits>
-__device__ inline void merge_task(Smem& smem, DenseDecodeParams const& p, Task const& task) {
-  Unit const unit = find_unit(task);
-  int const tile_rows = kCtaRows * p.group;
-  int const row = unit.is_valid ? unit.row : 0;  // idle groups repeat row 0, so that shuffles and barriers see whole warps
-  int const num_splits = task.item.num_splits;
-  int const spread = 1 << task.cut.spread_log2;
-  float* const lses = smem.lse[threadIdx.x / 32];  // [num_splits]
-
-  float4 acc[kChunks] = {};
-  device::RowSum sum{};
-  float scale = 0.0f;
-#pragma unroll 1
-  for (int first = unit.group; first - unit.group < num_splits; first += spread * kSplits) {
-    float4 values[kSplits][kChunks] = {};
-    int const left = (num_splits - first + spread - 1) >> task.cut.spread_log2;  // splits of this group; may be <= 0
-    // Slots of one item lie two apart, except that its first part lies one slot further on.
-    float const* from = p.partial_out + (int64_t{2} * (task.item.first_worker + first) * tile_rows + row) * kColumns + unit.column;
-    int const step = 2 * spread * tile_rows * kColumns;
+/// One row by one warp, lane l with the columns 4 l + 128 c; a few splits, two at a time in flight.
+__device__ __forceinline__ void merge_row_by_warp(DenseDecodeParams const& params, core::SplitItem const& item, int row) {
+  int const lane = static_cast<int>(threadIdx.x) % 32;
+  int64_t const slot_rows = kCtaRows * params.group;
+  int64_t const cell = 2 * static_cast<int64_t>(item.first_worker) * slot_rows + row;
+  float weights[kFewSplits], max = device::minus_infinity(), sum = 0.0F;
 #pragma unroll
-    for (int k = 0; k < kSplits; ++k) {
-      float const* const here = k == 0 && first == 0 ? from + tile_rows * kColumns : from;
-      if (k < left) {
+  for (int i = 0; i < kFewSplits; ++i) {
+    weights[i] = i < item.num_splits ? __ldcg(params.partial_lse + cell + slot_of(i) * slot_rows) : device::minus_infinity();
+    max = fmaxf(max, weights[i]);
+  }
+  float4 columns[4] = {};
 #pragma unroll
-        for (int c = 0; c < kChunks; ++c) values[k][c] = __ldcg(reinterpret_cast<float4 const*>(here + c * 128));
-      }
-      from += step;
-    }
-    if (first == unit.group) {  // the first loads are under way: their latency hides this one's
-      sum = sum_row(p, task.item, row, lses);
-      scale = row_scale(p, task, row, sum);
-    }
+  for (int from = 0; from < kFewSplits; from += 2) {
+    float4 values[2][4];
 #pragma unroll
-    for (int k = 0; k < kSplits; ++k) {
-      float const lse = k < left ? lses[first + k * spread] : device::minus_infinity();
-      float const weight = device::part_weight(sum, lse, scale);
+    for (int i = 0; i < 2; ++i)
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) device::accumulate(acc[c], values[k][c], weight, lse != device::minus_infinity());
+      for (int c = 0; c < 4; ++c)
+        if (from + i < item.num_splits)
+          values[i][c] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (cell + slot_of(from + i) * slot_rows) * kRowColumns + 4 * lane + 128 * c));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float const weight = weights[from + i] == device::minus_infinity() ? 0.0F : exp2f(weights[from + i] - max);
+      sum += weight;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) device::accumulate(columns[c], values[i][c], weight, weight > 0.0F);
     }
   }
-  if (spread > 1) acc[0] = sum_groups(smem, task.cut, acc[0]);
-  if (!unit.is_valid || unit.group != 0) return;
-  int const token = row_in_request(p, task, row) / p.h_q, head = row_in_request(p, task, row) % p.h_q;
+  float const inverse = sum > 0.0F ? 1.0F / sum : 0.0F, lse_log2 = sum > 0.0F ? max + log2f(sum) : device::minus_infinity();
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) store<Out>(p, task, token, head, unit.column + c * 128, acc[c]);
-  if (unit.column == 0 && p.call.lse != nullptr) store_lse(p, task, token, head, sum);
+  for (int c = 0; c < 4; ++c) {
+    float4 const value{columns[c].x * inverse, columns[c].y * inverse, columns[c].z * inverse, columns[c].w * inverse};
+    write_merged(params, Task{item, row, 4 * lane + 128 * c}, value, lse_log2);
+  }
 }
 
-/// The schedule belongs to this call; the decode kernel records the fault when it does not.
-__device__ inline bool matches(DenseDecodeParams const& p, core::ScheduleHeader const& header) {
-  return header.magic == core::kScheduleMagic && header.batch == p.call.batch && header.q_tokens == p.call.q_tokens &&
-         header.tile_rows == kCtaRows * p.group && header.num_split_items <= p.max_workers && p.max_workers <= kMaxSplits;
+/// Whether the schedule belongs to this call. The decode kernel records one that does not; here it is only not followed.
+__device__ inline bool schedule_fits(DenseDecodeParams const& params, core::ScheduleHeader const& header) {
+  return header.magic == core::kScheduleMagic && header.batch == params.call.batch && header.q_tokens == params.call.q_tokens;
 }
 
-template <class Out>
-__global__ void __launch_bounds__(kThreads, kCtasPerSm) merge_splits_kernel(DenseDecodeParams const __grid_constant__ p) {
-  __shared__ Smem smem;
-  cudaGridDependencySynchronize();            // the schedule and the partial results are of earlier kernels
-  cudaTriggerProgrammaticLaunchCompletion();  // the next kernel's CTAs may be placed as ours leave
-  auto const* const base = static_cast<char const*>(p.schedule);
+/// The first split item, of no parts where there is none.
+__device__ inline core::SplitItem only_item(DenseDecodeParams const& params) {
+  auto const* const base = static_cast<char const*>(params.schedule);
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(base);
-  if (!matches(p, header)) return;
-  auto const* const items = reinterpret_cast<core::SplitItem const*>(base + core::schedule_splits_offset(p.max_workers));
-  Task task;
-  for (int t = static_cast<int>(blockIdx.x); find_task(p, items, header.num_split_items, t, task); t += static_cast<int>(gridDim.x)) {
-    if (task.cut.chunks_log2 == 2) merge_task<Out, 4, 2>(smem, p, task);
-    else merge_task<Out, 1, kLoads>(smem, p, task);
+  core::SplitItem const item = *reinterpret_cast<core::SplitItem const*>(base + core::schedule_splits_offset(params.max_workers));
+  return schedule_fits(params, header) && header.num_split_items == 1 ? item : core::SplitItem{};
+}
+
+/// Lists the items that are merged here, in their order. A thread looks at one item.
+__device__ inline ItemCounts list_items(Smem& s, DenseDecodeParams const& params) {
+  int const thread = static_cast<int>(threadIdx.x), warp = thread / 32;
+  auto const* const base = static_cast<char const*>(params.schedule);
+  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(base);
+  auto const* const items = reinterpret_cast<core::SplitItem const*>(base + core::schedule_splits_offset(params.max_workers));
+  core::SplitItem const item = thread < params.max_workers ? items[thread] : core::SplitItem{};
+  bool const is_listed = schedule_fits(params, header) && thread < header.num_split_items && item.num_splits > 2, is_few = item.num_splits <= kFewSplits;
+  unsigned const many = __ballot_sync(device::kFullWarp, is_listed && !is_few), few = __ballot_sync(device::kFullWarp, is_listed && is_few);
+  if (thread % 32 == 0) s.warp_many[warp] = __popc(many), s.warp_few[warp] = __popc(few);
+  __syncthreads();
+  ItemCounts before{0, 0}, total{0, 0};
+#pragma unroll
+  for (int i = 0; i < kWarps; ++i) {
+    if (i == warp) before = total;
+    total.many += s.warp_many[i], total.few += s.warp_few[i];
+  }
+  unsigned const lanes_before = (1U << (thread % 32)) - 1U;
+  if (is_listed && !is_few) s.items[before.many + __popc(many & lanes_before)] = item;
+  if (is_listed && is_few) s.items[kThreads - 1 - before.few - __popc(few & lanes_before)] = item;
+  __syncthreads();
+  return total;
+}
+
+__device__ inline bool row_exists(DenseDecodeParams const& params, core::SplitItem const& item, int row) {
+  return item.row_tile * kCtaRows * params.group + row < params.call.q_tokens * params.h_q;
+}
+
+/// `item_rows`: the most valid rows that an item has.
+template <int kColumns>
+__global__ void __launch_bounds__(kThreads, 2) merge_splits_kernel(DenseDecodeParams const __grid_constant__ params, int item_rows) {
+  __shared__ Smem s;
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+  // As in the decode kernel: address translations are cold, and four misses at once cost one.
+  if (threadIdx.x == 0) ptx::prefetch_l2(params.partial_lse);
+  if (threadIdx.x == 32) ptx::prefetch_l2(params.partial_out + static_cast<int64_t>(blockIdx.x) * kRowColumns);
+  if (threadIdx.x == 64) ptx::prefetch_l2(params.call.out);
+  if (threadIdx.x == 96 && params.call.lse != nullptr) ptx::prefetch_l2(params.call.lse);
+  constexpr int kChunks = kRowColumns / kColumns;
+  constexpr int kLaneColumns = 4, kLanes = kColumns / kLaneColumns;
+  int const column = static_cast<int>(threadIdx.x) % kLanes * kLaneColumns;
+  if (params.call.batch == 1 && params.num_row_tiles == 1) {
+    // One item, which needs no list. All of its tasks are resident at once.
+    int const index = static_cast<int>(blockIdx.x);
+    Task const task{only_item(params), index / kChunks, index % kChunks * kColumns + column};
+    if (task.item.num_splits <= 2) return;
+    RowLoads<kColumns> loads(params, first_cell(params, task), task.column, task.item.num_splits);
+    merge_row<kColumns>(s, params, task, loads);
+    return;
+  }
+  ItemCounts const counts = list_items(s, params);
+  int const num_tasks = counts.many * item_rows * kChunks;
+  for (int index = static_cast<int>(blockIdx.x); index < num_tasks; index += static_cast<int>(gridDim.x)) {
+    int const chunk = index % kChunks, row = index / kChunks % item_rows;
+    Task const task{s.items[index / kChunks / item_rows], row, chunk * kColumns + column};
+    if (!row_exists(params, task.item, row)) continue;
+    RowLoads<kColumns> loads(params, first_cell(params, task), task.column, task.item.num_splits);
+    merge_row<kColumns>(s, params, task, loads);
+  }
+  int const num_rows = counts.few * item_rows;
+  for (int index = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32); index < num_rows; index += static_cast<int>(gridDim.x) * kWarps) {
+    core::SplitItem const item = s.items[kThreads - 1 - index / item_rows];
+    if (row_exists(params, item, index % item_rows)) merge_row_by_warp(params, item, index % item_rows);
   }
 }
 

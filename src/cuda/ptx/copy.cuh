@@ -10,6 +10,9 @@ __device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global,
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(reinterpret_cast<uint64_t>(global)), "r"(bytes) : "memory");
 }
 
+// prefetch.global.L2: a hint; brings the address translation along.
+__device__ __forceinline__ void prefetch_l2(void const* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<uint64_t>(global)) : "memory"); }
+
 // cp.async.wait_all
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 

@@ -26,6 +26,21 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(uint64_t& barrier, uin
   asm volatile("mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier)), "r"(bytes) : "memory");
 }
 
+// mbarrier.test_wait.parity.acquire.cta.shared::cta.b64: has the phase of that parity completed?
+__device__ __forceinline__ bool mbarrier_test(uint64_t& barrier, uint32_t parity) {
+  uint32_t done;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "mbarrier.test_wait.parity.acquire.cta.shared::cta.b64 p, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(shared_address(&barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // mbarrier.try_wait.parity.acquire.cta.shared::cta.b64, again until the phase of that parity has completed. The loop is
 // inside the asm because ptxas treats a loop in C++ as divergent code, in which it serialises wgmma.
 __device__ __forceinline__ void mbarrier_wait(uint64_t& barrier, uint32_t parity) {

@@ -23,6 +23,13 @@ __device__ __forceinline__ void register_decrease() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters) : "memory");
 }
 
+// ld.acquire.gpu.global.u32
+__device__ __forceinline__ uint32_t load_acquire(uint32_t const* pointer) {
+  uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(reinterpret_cast<uint64_t>(pointer)) : "memory");
+  return value;
+}
+
 // griddepcontrol.wait: all grids before this one in the stream have finished and their writes are visible.
 __device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 

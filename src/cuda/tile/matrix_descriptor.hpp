@@ -19,8 +19,11 @@ constexpr uint64_t matrix_descriptor(uint32_t shared_address, uint32_t leading_b
 constexpr uint64_t k_major_descriptor(uint32_t shared_address) { return matrix_descriptor(shared_address, 16, 1024); }
 constexpr uint64_t n_major_descriptor(uint32_t shared_address, uint32_t next_columns_bytes) { return matrix_descriptor(shared_address, next_columns_bytes, 1024); }
 
-/// The descriptor `bytes` further on (start addresses stay below 256 KiB, so the addition never carries).
-constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) { return descriptor + (bytes >> 4); }
+/// The descriptor `bytes` further on. Start addresses stay below 256 KiB, so the low word never carries into the high one;
+/// said with 32-bit arithmetic, it is one uniform add a wgmma instead of a chain of 64-bit ones.
+constexpr uint64_t advance(uint64_t descriptor, uint32_t bytes) {
+  return (descriptor & 0xffffffff00000000ULL) | static_cast<uint32_t>(static_cast<uint32_t>(descriptor) + (bytes >> 4));
+}
 
 inline constexpr uint32_t kKMajorStepBytes = 32;    // 16 k of a K-major tile
 inline constexpr uint32_t kNMajorStepBytes = 2048;  // 16 k (tokens) of an N-major tile
