@@ -14,7 +14,7 @@
 namespace flashmla::core {
 
 struct WorkspaceHeader {
-  flashmla_fault fault;   // code 0: none; written once, by whoever finds a fault first
+  flashmla_fault fault;    // code 0: none; written once, by whoever finds a fault first
   uint32_t counters[248];  // zero between runs
 };
 static_assert(sizeof(WorkspaceHeader) == 1024);

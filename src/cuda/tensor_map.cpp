@@ -65,24 +65,29 @@ struct Tensor {
 };
 
 CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
-  cuuint64_t const sizes[4] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes), static_cast<cuuint64_t>(tensor.outer)};
-  cuuint64_t const strides[3] = {static_cast<cuuint64_t>(tensor.row_stride_bytes), kBoxColumns * kElementBytes, static_cast<cuuint64_t>(tensor.outer_stride_bytes)};
+  cuuint64_t const sizes[4] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes),
+                               static_cast<cuuint64_t>(tensor.outer)};
+  cuuint64_t const strides[3] = {static_cast<cuuint64_t>(tensor.row_stride_bytes), kBoxColumns * kElementBytes,
+                                 static_cast<cuuint64_t>(tensor.outer_stride_bytes)};
   cuuint32_t const box[4] = {kBoxColumns, kBoxRows, tensor.boxes_per_copy, 1};
   cuuint32_t const element_strides[4] = {1, 1, 1, 1};
   CUtensorMapDataType const type = dtype == FLASHMLA_FP16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
-  CUresult const result = find_encoder()(&map, type, 4, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                         CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  CUresult const result =
+      find_encoder()(&map, type, 4, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                     CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return map;
   std::ostringstream text;
-  text << "decode: " << tensor.name << ": got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 (" << tensor.outer << " x "
-       << tensor.rows << " rows, strides " << tensor.outer_stride_bytes << " and " << tensor.row_stride_bytes << " bytes)";
+  text << "decode: " << tensor.name << ": got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 ("
+       << tensor.outer << " x " << tensor.rows << " rows, strides " << tensor.outer_stride_bytes << " and " << tensor.row_stride_bytes
+       << " bytes)";
   throw core::Error(FLASHMLA_DEVICE_ERROR, text.str());
 }
 
 }  // namespace
 
-CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype) {
+CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride,
+                                       flashmla_dtype dtype) {
   int64_t const token_stride_bytes = token_stride * kElementBytes;
   // The stride of a dimension of one page (or none) is never used and may be anything.
   int64_t const page_stride_bytes = num_pages > 1 ? page_stride * kElementBytes : token_stride_bytes * kBoxRows;
@@ -90,11 +95,14 @@ CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int6
   check_range(page_stride_bytes, token_stride_bytes);
   char const* const latent = num_pages > 0 ? static_cast<char const*>(base) : reinterpret_cast<char const*>(kNowhere);
   int64_t const pages = num_pages > 0 ? num_pages : 1;
-  return {encode({"cache", latent, kBoxRows, kLatentBoxes, pages, token_stride_bytes, page_stride_bytes, kCacheBoxesPerCopy}, dtype),
-          encode({"cache", latent + kLatentBoxes * kBoxColumns * kElementBytes, kBoxRows, 1, pages, token_stride_bytes, page_stride_bytes, 1}, dtype)};
+  return {
+      encode({"cache", latent, kBoxRows, kLatentBoxes, pages, token_stride_bytes, page_stride_bytes, kCacheBoxesPerCopy}, dtype),
+      encode({"cache", latent + kLatentBoxes * kBoxColumns * kElementBytes, kBoxRows, 1, pages, token_stride_bytes, page_stride_bytes, 1},
+             dtype)};
 }
 
-CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride, flashmla_dtype dtype) {
+CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,
+                                  flashmla_dtype dtype) {
   // As above for a single row or request.
   int64_t const row_stride_bytes = (rows > 1 ? row_stride : kLatentBoxes * kBoxColumns) * kElementBytes;
   int64_t const batch_stride_bytes = batch > 1 ? batch_stride * kElementBytes : row_stride_bytes * rows;

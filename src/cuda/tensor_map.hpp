@@ -24,11 +24,13 @@ struct CacheTensorMaps {
 
 /// Strides in elements. Made per run, because every layer has its own cache. Throws core::Error when base or strides are no
 /// multiples of 16 bytes, and FLASHMLA_UNSUPPORTED without a driver.
-CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride, flashmla_dtype dtype);
+CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride,
+                                       flashmla_dtype dtype);
 
 /// Describes the latent columns of q as {64 columns, rows, 8 boxes, batch}, `row_stride` elements between the rows (query
 /// token, head) of a request; rows past the last read zeros. The caller has checked that base and strides are multiples of
 /// 16 bytes.
-CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride, flashmla_dtype dtype);
+CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,
+                                  flashmla_dtype dtype);
 
 }  // namespace flashmla::cuda

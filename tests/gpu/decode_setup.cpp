@@ -118,6 +118,8 @@ void DecodeSetup::shuffle_pages(uint64_t seed) {
 void DecodeSetup::poison_outputs() {
   out_.fill(0xff);
   lse_.fill(0xff);
+  // Fills run on the default stream, with which the tests' non-blocking streams are not ordered.
+  check_call(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
 }
 
 int64_t DecodeSetup::total_tokens() const { return std::accumulate(lens_.begin(), lens_.end(), int64_t{0}); }

@@ -15,8 +15,9 @@ namespace {
 
 using conformance::DecodeCase;
 
-constexpr int64_t kRows = 16;            // of a case
-constexpr int64_t kMaxTokens = 100'000;  // the reference takes 2 us a token and row
+constexpr int64_t kRows = 6;            // of a case
+constexpr int64_t kMaxTokens = 20'000;  // the reference takes 2 us a token and row
+constexpr int kEvery = 3;               // of the matrix; its neighbours differ in one axis only
 constexpr double kBound = 1e-10;
 
 bool agree(double a, double b) {
@@ -48,7 +49,9 @@ std::string compare(DecodeCase const& c, conformance::DeviceMemory& memory) {
 int compare_all() {
   auto const memory = make_cuda_memory(0, true);
   int compared = 0, failures = 0;
+  int index = 0;
   for (DecodeCase const& c : conformance::decode_cases(conformance::Tier::kCi)) {
+    if (index++ % kEvery != 0) continue;
     if (std::accumulate(c.kv_len.begin(), c.kv_len.end(), int64_t{0}) > kMaxTokens) continue;
     ++compared;
     if (std::string const what = compare(c, *memory); !what.empty()) {

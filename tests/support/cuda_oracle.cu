@@ -27,6 +27,7 @@ void check(cudaError_t status, char const* call) {
 struct OracleParams {
   core::DecodeCall call;
   int32_t h_q, h_kv, latent, rope, v_dim, page_tokens;
+  int64_t max_kv_len;  // 0: the table rules
   bool is_fp16, is_causal, is_base_2;
   double scale;
   double empty_lse;
@@ -53,7 +54,8 @@ __device__ int64_t element(core::RowStrides const& s, reference::Row const& row)
 }
 
 __device__ int32_t visible_of(OracleParams const& p, reference::Row const& row) {
-  int64_t const capacity = min(p.call.table_pages * p.page_tokens, int64_t{INT32_MAX});
+  int64_t const table = min(p.call.table_pages * p.page_tokens, int64_t{INT32_MAX});
+  int64_t const capacity = p.max_kv_len > 0 ? min(table, p.max_kv_len) : table;
   int64_t const kv_len = p.call.kv_len[row.request];
   auto const clamped = static_cast<int32_t>(kv_len < 0 ? 0 : min(kv_len, capacity));
   int32_t const* const visible =
@@ -188,6 +190,7 @@ OracleParams params_of(core::Problem const& problem, core::DecodeCall const& cal
   p.h_q = problem.h_q, p.h_kv = problem.h_kv;
   p.latent = format.latent, p.rope = format.rope, p.v_dim = format.v_dim;
   p.page_tokens = problem.page_tokens;
+  p.max_kv_len = problem.max_kv_len;
   p.is_fp16 = format.dtype == FLASHMLA_FP16;
   p.is_causal = problem.causal;
   p.is_base_2 = problem.lse_base == FLASHMLA_LSE_BASE_2;

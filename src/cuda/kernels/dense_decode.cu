@@ -1,10 +1,9 @@
 // Launch of the dense decode kernels: one instance an element type; the type of out is chosen at run time, since it only
 // matters in the epilogue.
-#include "cuda/kernels/dense_decode.cuh"
-
 #include <cuda_runtime_api.h>
 
 #include "cuda/errors.hpp"
+#include "cuda/kernels/dense_decode.cuh"
 #include "cuda/tensor_map.hpp"
 
 namespace flashmla::cuda {
@@ -47,7 +46,10 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   core::DecodeCall const& call = params.call;
   launched.out_dtype = out_dtype;
   launched.num_row_tiles = static_cast<int32_t>(core::ceil_div(int64_t{call.q_tokens} * params.h_q, int64_t{kCtaRows} * params.group));
-  launched.h_q_inverse = params.h_q == 1 ? 0 : static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(params.h_q) - 1) / static_cast<uint64_t>(params.h_q));
+  launched.h_q_inverse =
+      params.h_q == 1
+          ? 0
+          : static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(params.h_q) - 1) / static_cast<uint64_t>(params.h_q));
   launched.q_is_aligned = is_multiple(call.q_nope, call.q_nope_stride, 2, 16) && is_multiple(call.q_pe, call.q_pe_stride, 2, 16);
   launched.out_is_aligned = is_multiple(call.out, call.out_stride, bytes_of(out_dtype), 8);
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
@@ -76,9 +78,10 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
 std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kv_dtype)), "plan", "cudaFuncGetAttributes");
-  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " + std::to_string(attributes.numRegs) +
-         " registers at launch (240 a consumer, 24 a producer), " + std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " +
-         std::to_string(attributes.localSizeBytes) + " bytes of stack";
+  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " +
+         std::to_string(attributes.numRegs) + " registers at launch (240 a consumer, 24 a producer), " +
+         std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
+         " bytes of stack";
 }
 
 }  // namespace flashmla::cuda

@@ -22,13 +22,13 @@ inline constexpr int kMaxGroup = 4;
 struct DenseDecodeParams {
   core::DecodeCall call;
   int32_t h_q;
-  int32_t group;         // CTAs a worker; tile_rows = 64 * group
-  int32_t max_workers;   // layout of the schedule; grid = max_workers * group
+  int32_t group;        // CTAs a worker; tile_rows = 64 * group
+  int32_t max_workers;  // layout of the schedule; grid = max_workers * group
   int32_t causal;
-  int64_t max_kv_len;    // 0: the table's width rules
-  float scale_log2;      // scale * log2(e)
-  float lse_factor;      // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
-  float empty_lse;       // of a row that sees no key
+  int64_t max_kv_len;      // 0: the table's width rules
+  float scale_log2;        // scale * log2(e)
+  float lse_factor;        // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
+  float empty_lse;         // of a row that sees no key
   int32_t num_row_tiles;   // set by the launch: of every request
   uint32_t h_q_inverse;    // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
   int32_t out_dtype;       // set by the launch: flashmla_dtype
@@ -36,9 +36,9 @@ struct DenseDecodeParams {
   int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
   void const* schedule;
-  void* workspace;       // WorkspaceHeader
-  float* partial_lse;    // [2 * max_workers, 64 * group], log2 units
-  float* partial_out;    // [2 * max_workers, 64 * group, 512]
+  void* workspace;     // WorkspaceHeader
+  float* partial_lse;  // [2 * max_workers, 64 * group], log2 units
+  float* partial_out;  // [2 * max_workers, 64 * group, 512]
 };
 
 /// CTAs a worker for requests of up to `rows` = q_tokens * h_q rows: as many 64-row tiles in step as fill with least waste.

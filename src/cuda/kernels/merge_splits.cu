@@ -1,8 +1,7 @@
 // Launcher of merge_splits: the columns a CTA takes follow from how many rows may have to be merged.
-#include "cuda/kernels/merge_splits.cuh"
-
 #include <algorithm>
 
+#include "cuda/kernels/merge_splits.cuh"
 #include "cuda/launch.hpp"
 
 namespace flashmla::cuda {
@@ -15,7 +14,8 @@ struct Row {
   Kernel kernel;
 };
 
-constexpr Row kRows[] = {  // widest first
+constexpr Row kRows[] = {
+    // widest first
     {512, merge_splits::merge_splits_kernel<512>},
     {256, merge_splits::merge_splits_kernel<256>},
     {128, merge_splits::merge_splits_kernel<128>},
@@ -37,7 +37,8 @@ void launch_merge_splits(flashmla_dtype out_dtype, DenseDecodeParams const& para
   launched.num_row_tiles = static_cast<int32_t>(core::ceil_div(rows, tile_rows));
   int64_t const item_rows = std::min(rows, tile_rows);
   // Every cut between workers splits at most one item, so items of many parts are few.
-  int64_t const max_items = std::min<int64_t>(params.call.batch * launched.num_row_tiles, (params.max_workers - 1) / merge_splits::kFewSplits);
+  int64_t const max_items =
+      std::min<int64_t>(params.call.batch * launched.num_row_tiles, (params.max_workers - 1) / merge_splits::kFewSplits);
   Row const* row = kRows;
   while (row->columns > 64 && max_items * item_rows * (merge_splits::kRowColumns / row->columns) < kFillingTasks) ++row;
   if (params.max_workers < 3) return;
@@ -45,7 +46,8 @@ void launch_merge_splits(flashmla_dtype out_dtype, DenseDecodeParams const& para
   // A single item is merged without a loop over tasks.
   bool const is_single = params.call.batch == 1 && launched.num_row_tiles == 1;
   auto const grid = static_cast<unsigned>(is_single ? tasks : std::min<int64_t>(tasks, int64_t{2} * params.max_workers * params.group));
-  launch_overlapped("decode", row->kernel, {grid, merge_splits::kThreads, 0, static_cast<cudaStream_t>(stream)}, launched, static_cast<int>(item_rows));
+  launch_overlapped("decode", row->kernel, {grid, merge_splits::kThreads, 0, static_cast<cudaStream_t>(stream)}, launched,
+                    static_cast<int>(item_rows));
 }
 
 }  // namespace flashmla::cuda

@@ -28,9 +28,9 @@ namespace flashmla::cuda::merge_splits {
 inline constexpr int kThreads = 256;
 inline constexpr int kWarps = kThreads / 32;
 inline constexpr int kRowColumns = 512;
-inline constexpr int kLoads = 8;  // 16-byte loads in flight a thread: 16 groups of 8 cover 128 splits
+inline constexpr int kLoads = 8;        // 16-byte loads in flight a thread: 16 groups of 8 cover 128 splits
 inline constexpr int kMaxSplits = 160;  // of an item: as many as workers
-inline constexpr int kFewSplits = 6;  // up to so many a warp merges a row by itself
+inline constexpr int kFewSplits = 6;    // up to so many a warp merges a row by itself
 
 struct Smem {
   float4 sums[kThreads];
@@ -102,7 +102,8 @@ __device__ inline void write_merged(DenseDecodeParams const& params, Task const&
   core::RowStrides const &out = params.call.out_stride, &lse = params.call.lse_stride;
   store_columns(params, task.item.request * out.batch + token * out.token + head * out.head + task.column, value);
   if (task.column == 0 && params.call.lse != nullptr)
-    params.call.lse[task.item.request * lse.batch + token * lse.token + head * lse.head] = is_empty ? params.empty_lse : lse_log2 * params.lse_factor;
+    params.call.lse[task.item.request * lse.batch + token * lse.token + head * lse.head] =
+        is_empty ? params.empty_lse : lse_log2 * params.lse_factor;
 }
 
 /// The loads of a task: this thread's first values, and its warp's lse of the row. `limit`: parts that may be read.
@@ -123,7 +124,8 @@ struct RowLoads {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       int const split = group + i * kGroups;
-      if (split < limit) values[i] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (row + slot_of(split) * slot_rows) * kRowColumns + column));
+      if (split < limit)
+        values[i] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (row + slot_of(split) * slot_rows) * kRowColumns + column));
     }
   }
 };
@@ -144,7 +146,8 @@ __device__ __forceinline__ void merge_row(Smem& s, DenseDecodeParams const& para
   float const* const values = params.partial_out + first_cell(params, task) * kRowColumns + task.column;
 #pragma unroll 4
   for (int split = group + kLoads * Loads::kGroups; split < num_splits; split += Loads::kGroups)
-    device::accumulate(sum, __ldcg(reinterpret_cast<float4 const*>(values + slot_of(split) * slot_elems)), weights[split], weights[split] > 0.0F);
+    device::accumulate(sum, __ldcg(reinterpret_cast<float4 const*>(values + slot_of(split) * slot_elems)), weights[split],
+                       weights[split] > 0.0F);
   s.sums[threadIdx.x] = sum;
   __syncthreads();
   if (group == 0) {
@@ -178,7 +181,8 @@ __device__ __forceinline__ void merge_row_by_warp(DenseDecodeParams const& param
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         if (from + i < item.num_splits)
-          values[i][c] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (cell + slot_of(from + i) * slot_rows) * kRowColumns + 4 * lane + 128 * c));
+          values[i][c] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (cell + slot_of(from + i) * slot_rows) * kRowColumns +
+                                                                4 * lane + 128 * c));
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float const weight = weights[from + i] == device::minus_infinity() ? 0.0F : exp2f(weights[from + i] - max);
@@ -215,7 +219,8 @@ __device__ inline ItemCounts list_items(Smem& s, DenseDecodeParams const& params
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(base);
   auto const* const items = reinterpret_cast<core::SplitItem const*>(base + core::schedule_splits_offset(params.max_workers));
   core::SplitItem const item = thread < params.max_workers ? items[thread] : core::SplitItem{};
-  bool const is_listed = schedule_fits(params, header) && thread < header.num_split_items && item.num_splits > 2, is_few = item.num_splits <= kFewSplits;
+  bool const is_listed = schedule_fits(params, header) && thread < header.num_split_items && item.num_splits > 2,
+             is_few = item.num_splits <= kFewSplits;
   unsigned const many = __ballot_sync(device::kFullWarp, is_listed && !is_few), few = __ballot_sync(device::kFullWarp, is_listed && is_few);
   if (thread % 32 == 0) s.warp_many[warp] = __popc(many), s.warp_few[warp] = __popc(few);
   __syncthreads();
@@ -269,7 +274,8 @@ __global__ void __launch_bounds__(kThreads, 2) merge_splits_kernel(DenseDecodePa
     merge_row<kColumns>(s, params, task, loads);
   }
   int const num_rows = counts.few * item_rows;
-  for (int index = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32); index < num_rows; index += static_cast<int>(gridDim.x) * kWarps) {
+  for (int index = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32); index < num_rows;
+       index += static_cast<int>(gridDim.x) * kWarps) {
     core::SplitItem const item = s.items[kThreads - 1 - index / item_rows];
     if (row_exists(params, item, index % item_rows)) merge_row_by_warp(params, item, index % item_rows);
   }

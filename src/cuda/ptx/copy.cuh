@@ -7,11 +7,14 @@ namespace flashmla::cuda::ptx {
 
 // cp.async.cg.shared.global 16, with `bytes` (0 or 16) read and the rest filled with zeros.
 __device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global, uint32_t bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(reinterpret_cast<uint64_t>(global)), "r"(bytes) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(reinterpret_cast<uint64_t>(global)), "r"(bytes)
+               : "memory");
 }
 
 // prefetch.global.L2: a hint; brings the address translation along.
-__device__ __forceinline__ void prefetch_l2(void const* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<uint64_t>(global)) : "memory"); }
+__device__ __forceinline__ void prefetch_l2(void const* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<uint64_t>(global)) : "memory");
+}
 
 // cp.async.wait_all
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
@@ -22,11 +25,14 @@ __device__ __forceinline__ void store_shared_16(uint32_t shared, uint32_t a, uin
 }
 
 // st.shared.b16
-__device__ __forceinline__ void store_shared_2(uint32_t shared, uint16_t value) { asm volatile("st.shared.b16 [%0], %1;" ::"r"(shared), "h"(value) : "memory"); }
+__device__ __forceinline__ void store_shared_2(uint32_t shared, uint16_t value) {
+  asm volatile("st.shared.b16 [%0], %1;" ::"r"(shared), "h"(value) : "memory");
+}
 
 // stmatrix.sync.aligned.m8n8.x4.shared.b16: lane l gives the address of row l % 8 of matrix l / 8.
 __device__ __forceinline__ void stmatrix_x4(uint32_t shared, uint32_t (&matrices)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]), "r"(matrices[2]), "r"(matrices[3])
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
+               "r"(matrices[2]), "r"(matrices[3])
                : "memory");
 }
 

@@ -9,7 +9,9 @@ namespace flashmla::cuda::ptx {
 __device__ __forceinline__ void fence_proxy_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // bar.sync id, threads
-__device__ __forceinline__ void named_barrier_sync(int32_t id, int32_t threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+__device__ __forceinline__ void named_barrier_sync(int32_t id, int32_t threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
 
 // setmaxnreg.inc.sync.aligned.u32
 template <int kRegisters>

@@ -17,7 +17,9 @@ constexpr uint64_t matrix_descriptor(uint32_t shared_address, uint32_t leading_b
 }
 
 constexpr uint64_t k_major_descriptor(uint32_t shared_address) { return matrix_descriptor(shared_address, 16, 1024); }
-constexpr uint64_t n_major_descriptor(uint32_t shared_address, uint32_t next_columns_bytes) { return matrix_descriptor(shared_address, next_columns_bytes, 1024); }
+constexpr uint64_t n_major_descriptor(uint32_t shared_address, uint32_t next_columns_bytes) {
+  return matrix_descriptor(shared_address, next_columns_bytes, 1024);
+}
 
 /// The descriptor `bytes` further on. Start addresses stay below 256 KiB, so the low word never carries into the high one;
 /// said with 32-bit arithmetic, it is one uniform add a wgmma instead of a chain of 64-bit ones.

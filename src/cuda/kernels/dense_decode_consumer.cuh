@@ -1,0 +1,349 @@
+// The steps of a consumer warpgroup of dense_decode.cuh on its tiles: load Q, QK, mask, softmax, publish, PV.
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/kernels/dense_decode_state.cuh"
+#include "cuda/ptx/copy.cuh"
+#include "cuda/ptx/math.cuh"
+#include "cuda/ptx/mbarrier.cuh"
+#include "cuda/ptx/sync.cuh"
+#include "cuda/ptx/wgmma.cuh"
+#include "cuda/tile/fragment.hpp"
+#include "cuda/tile/matrix_descriptor.hpp"
+
+namespace flashmla::cuda::dense_decode {
+
+/// What a consumer thread keeps about its two rows (halves 0 and 1, 8 rows apart) and its half of O.
+struct RowState {
+  float o[128];        // [32 blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x 256 half
+  float max[2];        // m: reference of o and sum, log2 units
+  float sum[2];        // this thread's share of l, from its warpgroup's own tiles
+  int32_t visible[2];  // keys that the row sees
+};
+
+struct Consumer {
+  int32_t warpgroup;  // 0 left, 1 right
+  int32_t thread;     // in the warpgroup
+  int32_t lane;
+  uint32_t published[2];  // tiles published so far by each warpgroup
+  uint32_t tiles;         // of the parts before this one
+  uint32_t claim;         // what claim_pair found, in thread 0
+  uint32_t events;        // first halves of pairs written so far; a CTA has at most two parts that are not whole
+};
+
+/// The same value in every lane, said so that the compiler knows: descriptors made of it live in uniform registers.
+__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffffU, value, 0); }
+
+/// One arrival a warp, after all its lanes have got here.
+__device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
+  __syncwarp();
+  if (lane == 0) ptx::mbarrier_arrive(barrier);
+}
+
+/// The query token of a request's row (row < 2^16, h_q <= 128: exact).
+__device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
+  return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
+}
+
+/// Elements of row `row` of a request in one of q's tensors.
+__device__ __forceinline__ int64_t row_offset(DenseDecodeParams const& params, core::RowStrides const& stride, int32_t request,
+                                              int32_t row) {
+  int32_t const token = token_of(params, row), head = row - token * params.h_q;
+  return request * stride.batch + token * stride.token + head * stride.head;
+}
+
+/// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
+__device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
+  auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
+  int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
+#pragma unroll 1
+  for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
+    int32_t const chunk = threadIdx.x % 64;  // 16-byte column
+    uint32_t const target = ptx::shared_address(s.q[chunk / 8]) + swizzled_offset(row, chunk % 8);
+    uint16_t const* const source =
+        q + row_offset(params, params.call.q_nope_stride, part.request, part.row_begin + (row < rows ? row : 0)) + chunk * 8;
+    if (params.q_is_aligned) {
+      ptx::cp_async_16(target, source, row < rows ? 16 : 0);
+    } else {
+      for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, row < rows ? source[e] : 0);
+    }
+  }
+  ptx::cp_async_wait_all();
+  ptx::fence_proxy_async_shared();
+  ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
+}
+
+/// Q's RoPE columns as the A fragments of four k-steps. All loads are issued before the first is used.
+__device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
+  int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
+  uint16_t const* source[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int32_t const row = fragment_row(thread, half);
+    source[half] = static_cast<uint16_t const*>(params.call.q_pe) + fragment_column(thread, 0) +
+                   row_offset(params, params.call.q_pe_stride, part.request, part.row_begin + (row < rows ? row : 0));
+  }
+  if (params.q_is_aligned) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) rope[i / 4][i % 4] = __ldg(reinterpret_cast<uint32_t const*>(source[i % 2] + (i / 2) * 8));
+  } else {
+#pragma unroll
+    for (int i = 0; i < 16; ++i)
+      rope[i / 4][i % 4] = source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
+  }
+#pragma unroll
+  for (int i = 0; i < 16; ++i)
+    if (fragment_row(thread, i % 2) >= rows) rope[i / 4][i % 4] = 0;
+}
+
+/// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
+struct QkOperands {
+  uint32_t first_copy[2];
+  uint64_t q[2], k[2], k_rope;
+};
+
+__device__ __forceinline__ QkOperands qk_operands(Shared& s, uint32_t stage, int32_t owner) {
+  uint32_t const first = owner == 0 ? 4 : 0, last = 4 - first;  // boxes
+  uint64_t const q = k_major_descriptor(ptx::shared_address(s.q)), k = k_major_descriptor(ptx::shared_address(s.kv[stage]));
+  return {{first / kCopyBoxes, last / kCopyBoxes},
+          {advance(q, first * kBoxBytes), advance(q, last * kBoxBytes)},
+          {advance(k, first * kBoxBytes), advance(k, last * kBoxBytes)},
+          advance(k, kLatentBoxes * kBoxBytes)};
+}
+
+/// Copy kCopy (0 or 1) of a half, as soon as it has landed.
+template <class Element, int kHalf, int kCopy>
+__device__ __forceinline__ void multiply_qk(float (&scores)[32], QkOperands const& operands, uint64_t (&full)[kCopies], uint32_t parity) {
+  ptx::mbarrier_wait(full[operands.first_copy[kHalf] + kCopy], parity);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < 4 * kCopyBoxes; ++i) {
+    uint32_t const offset = (kCopy * kCopyBoxes + i / 4) * kBoxBytes + i % 4 * kKMajorStepBytes;
+    ptx::wgmma_m64n64k16_ss<Element>(scores, advance(operands.q[kHalf], offset), advance(operands.k[kHalf], offset),
+                                     kHalf > 0 || kCopy > 0 || i > 0);
+  }
+}
+
+template <class Element>
+__device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands const& operands, uint32_t (&rope)[4][4],
+                                                 uint64_t (&full)[kCopies], uint32_t parity) {
+  ptx::mbarrier_wait(full[kRopeCopy], parity);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < 4; ++step)
+    ptx::wgmma_m64n64k16_rs<Element>(scores, rope[step], advance(operands.k_rope, step * kKMajorStepBytes), true);
+}
+
+/// Multiplies O and l by 2^(m - new m) where some row of the warp needs it.
+__device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]) {
+  float factor[2];
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    factor[half] = new_max[half] == row.max[half] ? 1.0F : ptx::exp2_approx(row.max[half] - new_max[half]);
+    row.max[half] = new_max[half];
+  }
+  if (!__any_sync(0xffffffffU, factor[0] != 1.0F || factor[1] != 1.0F)) return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    row.sum[half] *= factor[half];
+#pragma unroll
+    for (int block = 0; block < 32; ++block) {
+      row.o[accumulator_index(block, half, 0)] *= factor[half];
+      row.o[accumulator_index(block, half, 1)] *= factor[half];
+    }
+  }
+}
+
+/// V rows past the end, or of a page that does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
+__device__ __forceinline__ void zero_tail(Shared& s, uint32_t stage, int32_t valid, Consumer const& me) {
+  for (int32_t row = me.thread / 8; row < kTileTokens; row += kWarpgroupThreads / 8) {
+    if (row < valid) continue;
+#pragma unroll
+    for (int box = 0; box < kLatentBoxes; ++box)
+      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box]) + row * kSwizzleRowBytes + (me.thread % 8) * 16, 0, 0, 0, 0);
+  }
+  ptx::fence_proxy_async_shared();
+  ptx::named_barrier_sync(kWarpgroupBarrier + me.warpgroup, kWarpgroupThreads);
+}
+
+/// Scores outside a row's view become -inf.
+__device__ __forceinline__ void mask_scores(float (&scores)[32], int32_t const (&limit)[2], int32_t thread) {
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    int const half = (i / 2) % 2, column = fragment_column(thread, i / 4) + i % 2;
+    if (column >= limit[half]) scores[i] = -INFINITY;
+  }
+}
+
+/// m after this tile: m before, unless the tile exceeds it by more than the lazy margin.
+__device__ __forceinline__ float next_maximum(float const (&scores)[32], int half, float max_before, float scale_log2) {
+  float tile_max = -INFINITY;
+#pragma unroll
+  for (int block = 0; block < 8; ++block)
+    tile_max = fmaxf(tile_max, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
+  tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffU, tile_max, 1));
+  tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffU, tile_max, 2)) * scale_log2;
+  return tile_max > max_before + kLazyMaximum ? tile_max : max_before;
+}
+
+template <class Element>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<uint32_t const&>(pair);
+  } else {
+    __half2 const pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<uint32_t const&>(pair);
+  }
+}
+
+/// P = 2^(c S - m), packed as A fragments; returns the new maxima and this thread's sums.
+template <class Element>
+__device__ __forceinline__ void softmax(float (&scores)[32], uint32_t (&p)[4][4], float (&new_max)[2], float (&sum)[2], float scale_log2) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    new_max[half] = next_maximum(scores, half, new_max[half], scale_log2);
+    float const reference = new_max[half] == -INFINITY ? 0.0F : new_max[half];
+    sum[half] = 0.0F;
+#pragma unroll
+    for (int block = 0; block < 8; ++block) {
+      float const low = ptx::exp2_approx(fmaf(scores[accumulator_index(block, half, 0)], scale_log2, -reference));
+      float const high = ptx::exp2_approx(fmaf(scores[accumulator_index(block, half, 1)], scale_log2, -reference));
+      sum[half] += low + high;
+      p[block / 2][half + 2 * (block % 2)] = pack<Element>(low, high);
+    }
+  }
+}
+
+/// Gives P and m to the other warpgroup.
+__device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float const (&new_max)[2], Consumer& me) {
+  uint32_t const index = me.published[me.warpgroup];
+  if (index > 0) ptx::mbarrier_wait(s.p_free[me.warpgroup], (index - 1) & 1);
+  uint32_t const tile = ptx::shared_address(s.p[me.warpgroup]);
+  uint32_t const row = (me.thread / 32) * 16 + (me.lane / 8 % 2) * 8 + me.lane % 8;
+#pragma unroll
+  for (int step = 0; step < 4; ++step) ptx::stmatrix_x4(tile + swizzled_offset(row, 2 * step + me.lane / 16), p[step]);
+  if (me.lane % 4 == 0) {
+    s.row_max[me.warpgroup][fragment_row(me.thread, 0)] = new_max[0];
+    s.row_max[me.warpgroup][fragment_row(me.thread, 1)] = new_max[1];
+  }
+  ptx::fence_proxy_async_shared();
+  arrive_warp(s.p_ready[me.warpgroup], me.lane);
+  ++me.published[me.warpgroup];
+}
+
+__device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, int32_t warpgroup) {
+  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * 4]), kBoxBytes);
+}
+
+/// Starts O += P V with the other warpgroup's P, once that is there.
+template <class Element>
+__device__ __forceinline__ void begin_other_pv(RowState& row, Shared& s, uint32_t stage, Consumer& me) {
+  int const other = 1 - me.warpgroup;
+  ptx::mbarrier_wait(s.p_ready[other], me.published[other] & 1);
+  ++me.published[other];
+  float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
+  rescale(row, max);
+  uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));
+  uint64_t const v = value_descriptor(s, stage, me.warpgroup);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < 4; ++step)
+    ptx::wgmma_m64n256k16_ss<Element>(row.o, advance(p, step * kKMajorStepBytes), advance(v, step * kNMajorStepBytes), true);
+  ptx::wgmma_commit();
+}
+
+/// After that product: lets go of the other's P and of this half of the stage.
+__device__ __forceinline__ void end_other_pv(Shared& s, uint32_t stage, Consumer const& me) {
+  arrive_warp(s.empty[stage][me.warpgroup], me.lane);
+  arrive_warp(s.p_free[1 - me.warpgroup], me.lane);
+}
+
+template <class Element>
+__device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, Consumer const& me) {
+  uint64_t const v = value_descriptor(s, stage, me.warpgroup);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int step = 0; step < 4; ++step) ptx::wgmma_m64n256k16_rs<Element>(row.o, p[step], advance(v, step * kNMajorStepBytes), true);
+  ptx::wgmma_commit();
+  ptx::wgmma_wait<0>();
+  ptx::pin_registers(row.o);
+  arrive_warp(s.empty[stage][me.warpgroup], me.lane);
+}
+
+// A pair is an item of two parts, which two CTAs merge between themselves: the first to claim it leaves its registers in
+// its slot, in the order of threads; the second takes them up and finishes the item, so that no kernel has to follow. The
+// first is running when the second waits for it, so the wait ends whatever else the GPU does. The result is the same bits
+// whoever is second: part 0 is always the first operand. The counter holds 1 after the first claim, + 1 after the second,
+// + 4 once the first half is in memory; the second leaves 0 for the next run.
+
+__device__ __forceinline__ uint32_t& pair_counter(DenseDecodeParams const& params, Part const& part) {
+  uint32_t const first_worker = blockIdx.y - part.split;
+  return static_cast<core::WorkspaceHeader*>(params.workspace)->counters[first_worker * params.group + blockIdx.x];
+}
+
+/// A tile before the part ends, so that the answer is there in time. Not earlier: a second part waits for the first one.
+__device__ __forceinline__ void claim_pair(DenseDecodeParams const& params, Part const& part, Consumer& me) {
+  if (part.is_pair && threadIdx.x == 0) me.claim = atomicAdd(&pair_counter(params, part), 1U);
+}
+
+/// All tiles of a part: own ones in full, the other's as PV only.
+template <class Element>
+__device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t (&rope)[4][4],
+                                       Consumer& me) {
+  uint32_t const count = me.tiles;
+  if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
+  for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
+    uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
+    if (i + 2 >= part.num_tiles) claim_pair(params, part, me);
+    QkOperands const operands = qk_operands(s, stage, me.warpgroup);
+    // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
+    // If K is there already, two boxes of it keep the tensor cores busy behind that product.
+    bool const has_other = i > 0;
+    if (has_other) begin_other_pv<Element>(row, s, stage ^ 1, me);
+    bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);
+    if (has_other && !has_landed) {
+      ptx::wgmma_wait<0>();
+      end_other_pv(s, stage ^ 1, me);
+    }
+    float scores[32];
+    multiply_qk<Element, 0, 0>(scores, operands, s.full[stage], parity);
+    ptx::wgmma_commit();
+    if (has_other && has_landed) {
+      ptx::wgmma_wait<1>();
+      end_other_pv(s, stage ^ 1, me);
+    }
+    multiply_qk<Element, 0, 1>(scores, operands, s.full[stage], parity);
+    multiply_qk_rope<Element>(scores, operands, rope, s.full[stage], parity);
+    multiply_qk<Element, 1, 0>(scores, operands, s.full[stage], parity);
+    multiply_qk<Element, 1, 1>(scores, operands, s.full[stage], parity);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::pin_registers(scores);
+    ptx::pin_registers(row.o);
+    if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
+    arrive_warp(s.empty[stage][kRope], me.lane);
+    int32_t const valid = s.valid[stage];
+    if (valid < kTileTokens) zero_tail(s, stage, valid, me);
+    int32_t const base = (part.first_tile + i) * kTileTokens;
+    int32_t const limit[2] = {min(row.visible[0] - base, valid), min(row.visible[1] - base, valid)};
+    if (limit[0] < kTileTokens || limit[1] < kTileTokens) mask_scores(scores, limit, me.thread);
+    uint32_t p[4][4];
+    float new_max[2] = {row.max[0], row.max[1]}, sum[2];
+    softmax<Element>(scores, p, new_max, sum, params.scale_log2);
+    publish(s, p, new_max, me);
+    rescale(row, new_max);
+    row.sum[0] += sum[0], row.sum[1] += sum[1];
+    own_pv<Element>(row, s, p, stage, me);
+  }
+  if (part.num_tiles > 0 && (part.num_tiles - 1) % 2 != me.warpgroup) {
+    uint32_t const stage = uniform((count + part.num_tiles - 1) % kStages);
+    begin_other_pv<Element>(row, s, stage, me);
+    ptx::wgmma_wait<0>();
+    ptx::pin_registers(row.o);
+    end_other_pv(s, stage, me);
+  }
+}
+
+}  // namespace flashmla::cuda::dense_decode
