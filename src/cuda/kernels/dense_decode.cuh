@@ -112,24 +112,6 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   ptx::fence_mbarrier_init();
 }
 
-/// The last warp, which has no role, touches what the others will: a stream of KV has pushed the address translations of
-/// everything else out, and one miss after the other would cost each role more than its loads. The request is a guess.
-__device__ __forceinline__ void warm_translations(DenseDecodeParams const& params, int32_t lane) {
-  core::DecodeCall const& call = params.call;
-  int64_t const request = static_cast<int64_t>(blockIdx.y) * call.batch / params.max_workers;
-  if (lane == 0) ptx::prefetch_l2(call.kv_len + request);
-  if (lane == 1) ptx::prefetch_l2(call.page_table + request * call.page_table_stride);
-  if (lane == 2) ptx::prefetch_l2(static_cast<uint16_t const*>(call.q_nope) + request * call.q_nope_stride.batch);
-  if (lane == 3) ptx::prefetch_l2(static_cast<uint16_t const*>(call.q_pe) + request * call.q_pe_stride.batch);
-  if (lane == 4)
-    ptx::prefetch_l2(static_cast<uint16_t const*>(call.out) +
-                     request * call.out_stride.batch * (params.out_dtype == FLASHMLA_FP32 ? 2 : 1));
-  if (lane == 5 && call.lse != nullptr) ptx::prefetch_l2(call.lse + request * call.lse_stride.batch);
-  if (lane == 6) ptx::prefetch_l2(params.workspace);
-  if (lane == 7)
-    ptx::prefetch_l2(params.partial_out + (static_cast<int64_t>(2 * blockIdx.y) * params.group + blockIdx.x) * kCtaRows * kLatent);
-}
-
 template <class Element>
 __global__ void __launch_bounds__(kThreads, 1)
     dense_decode_kernel(TensorMaps const __grid_constant__ maps, DenseDecodeParams const __grid_constant__ params) {
@@ -141,7 +123,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
   ptx::grid_launch_dependents();
-  if (threadIdx.x >= kThreads - 32) warm_translations(params, threadIdx.x % 32);
   auto const* const schedule = static_cast<char const*>(params.schedule);
   auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset);
   int32_t const worker = blockIdx.y;

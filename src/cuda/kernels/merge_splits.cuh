@@ -21,7 +21,6 @@
 #include "core/schedule.hpp"
 #include "cuda/device/merge_row.cuh"
 #include "cuda/kernels/dense_decode.hpp"
-#include "cuda/ptx/copy.cuh"
 
 namespace flashmla::cuda::merge_splits {
 
@@ -247,11 +246,6 @@ __global__ void __launch_bounds__(kThreads, 2) merge_splits_kernel(DenseDecodePa
   __shared__ Smem s;
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
-  // As in the decode kernel: address translations are cold, and four misses at once cost one.
-  if (threadIdx.x == 0) ptx::prefetch_l2(params.partial_lse);
-  if (threadIdx.x == 32) ptx::prefetch_l2(params.partial_out + static_cast<int64_t>(blockIdx.x) * kRowColumns);
-  if (threadIdx.x == 64) ptx::prefetch_l2(params.call.out);
-  if (threadIdx.x == 96 && params.call.lse != nullptr) ptx::prefetch_l2(params.call.lse);
   constexpr int kChunks = kRowColumns / kColumns;
   constexpr int kLaneColumns = 4, kLanes = kColumns / kLaneColumns;
   int const column = static_cast<int>(threadIdx.x) % kLanes * kLaneColumns;

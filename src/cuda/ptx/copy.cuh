@@ -11,11 +11,6 @@ __device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global,
                : "memory");
 }
 
-// prefetch.global.L2: a hint; brings the address translation along.
-__device__ __forceinline__ void prefetch_l2(void const* global) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<uint64_t>(global)) : "memory");
-}
-
 // cp.async.wait_all
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
