@@ -4,7 +4,7 @@
 //
 // Roles. Items of many parts: a task is one row and kColumns columns; of the CTA's 256 threads, kColumns / 4 lanes span
 //   the columns (16 bytes a load) and `kGroups` groups of lanes take the splits g, g + kGroups, ... Items of few parts, of
-//   which a batch may have many: a task is eight rows, a warp each.
+//   which a batch may have many: a task is a row, a warp each.
 // Timeline: the list of items with three or more parts, a thread an item; then a task: all values of up to kLoads splits
 //   a thread in flight, and every lse of the row -> weights, each warp for itself -> own sum -> sum over groups -> store.
 // Shared memory. 4 KB of group sums, 8 x 1 KB of weights (one copy a warp), 4 KB of items.
@@ -29,7 +29,8 @@ inline constexpr int kWarps = kThreads / 32;
 inline constexpr int kRowColumns = 512;
 inline constexpr int kLoads = 8;        // 16-byte loads in flight a thread: 16 groups of 8 cover 128 splits
 inline constexpr int kMaxSplits = 160;  // of an item: as many as workers
-inline constexpr int kFewSplits = 6;    // up to so many a warp merges a row by itself
+inline constexpr int kFewSplits = 12;   // up to so many a warp merges a row by itself
+inline constexpr int kFewLoads = 4;     // of them in flight
 
 struct Smem {
   float4 sums[kThreads];
@@ -160,7 +161,7 @@ __device__ __forceinline__ void merge_row(Smem& s, DenseDecodeParams const& para
   __syncthreads();
 }
 
-/// One row by one warp, lane l with the columns 4 l + 128 c; a few splits, two at a time in flight.
+/// One row by one warp, lane l with the columns 4 l + 128 c; a few splits, kFewLoads at a time in flight.
 __device__ __forceinline__ void merge_row_by_warp(DenseDecodeParams const& params, core::SplitItem const& item, int row) {
   int const lane = static_cast<int>(threadIdx.x) % 32;
   int64_t const slot_rows = kCtaRows * params.group;
@@ -173,17 +174,17 @@ __device__ __forceinline__ void merge_row_by_warp(DenseDecodeParams const& param
   }
   float4 columns[4] = {};
 #pragma unroll
-  for (int from = 0; from < kFewSplits; from += 2) {
-    float4 values[2][4];
+  for (int from = 0; from < kFewSplits; from += kFewLoads) {
+    float4 values[kFewLoads][4];
 #pragma unroll
-    for (int i = 0; i < 2; ++i)
+    for (int i = 0; i < kFewLoads; ++i)
 #pragma unroll
       for (int c = 0; c < 4; ++c)
         if (from + i < item.num_splits)
           values[i][c] = __ldcg(reinterpret_cast<float4 const*>(params.partial_out + (cell + slot_of(from + i) * slot_rows) * kRowColumns +
                                                                 4 * lane + 128 * c));
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < kFewLoads; ++i) {
       float const weight = weights[from + i] == device::minus_infinity() ? 0.0F : exp2f(weights[from + i] - max);
       sum += weight;
 #pragma unroll
@@ -212,14 +213,15 @@ __device__ inline core::SplitItem only_item(DenseDecodeParams const& params) {
 }
 
 /// Lists the items that are merged here, in their order. A thread looks at one item.
-__device__ inline ItemCounts list_items(Smem& s, DenseDecodeParams const& params) {
+__device__ inline ItemCounts list_items(Smem& s, DenseDecodeParams const& params, int item_rows) {
   int const thread = static_cast<int>(threadIdx.x), warp = thread / 32;
   auto const* const base = static_cast<char const*>(params.schedule);
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(base);
   auto const* const items = reinterpret_cast<core::SplitItem const*>(base + core::schedule_splits_offset(params.max_workers));
   core::SplitItem const item = thread < params.max_workers ? items[thread] : core::SplitItem{};
+  int const few_limit = header.num_split_items * item_rows > static_cast<int>(gridDim.x) ? kFewSplits : 0;
   bool const is_listed = schedule_fits(params, header) && thread < header.num_split_items && item.num_splits > 2,
-             is_few = item.num_splits <= kFewSplits;
+             is_few = item.num_splits <= few_limit;
   unsigned const many = __ballot_sync(device::kFullWarp, is_listed && !is_few), few = __ballot_sync(device::kFullWarp, is_listed && is_few);
   if (thread % 32 == 0) s.warp_many[warp] = __popc(many), s.warp_few[warp] = __popc(few);
   __syncthreads();
@@ -258,7 +260,7 @@ __global__ void __launch_bounds__(kThreads, 2) merge_splits_kernel(DenseDecodePa
     merge_row<kColumns>(s, params, task, loads);
     return;
   }
-  ItemCounts const counts = list_items(s, params);
+  ItemCounts const counts = list_items(s, params, item_rows);
   int const num_tasks = counts.many * item_rows * kChunks;
   for (int index = static_cast<int>(blockIdx.x); index < num_tasks; index += static_cast<int>(gridDim.x)) {
     int const chunk = index % kChunks, row = index / kChunks % item_rows;
