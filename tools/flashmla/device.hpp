@@ -26,6 +26,8 @@ class DeviceContext : public conformance::DeviceMemory {
   [[nodiscard]] virtual int64_t cold_bytes() const = 0;
   /// From this device to itself, enqueued on the stream.
   virtual void copy(void* to, void const* from, size_t bytes) = 0;
+  /// Reads and drops `bytes` (a multiple of 16) of this device's memory, enqueued on the stream.
+  virtual void read(void const* from, size_t bytes) = 0;
   virtual void synchronize() = 0;
   /// A measurement of `calls` calls enqueue(0), enqueue(1), ..., to be repeated. On CUDA they are captured into a graph
   /// here and replayed between two events, so that the host's cost is outside; on the host `enqueue` is kept and called.

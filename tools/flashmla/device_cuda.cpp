@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tools/flashmla/device.hpp"
+#include "tools/flashmla/read_probe.hpp"
 
 namespace flashmla::tools {
 namespace {
@@ -75,8 +76,12 @@ class CudaContext final : public DeviceContext {
   explicit CudaContext(int ordinal) : ordinal_(ordinal) {
     check(cudaSetDevice(ordinal), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    sink_ = static_cast<int*>(allocate(sizeof(int)));
   }
-  ~CudaContext() override { cudaStreamDestroy(stream_); }
+  ~CudaContext() override {
+    release(sink_);
+    cudaStreamDestroy(stream_);
+  }
 
   [[nodiscard]] flashmla_device device() const override { return {FLASHMLA_CUDA, ordinal_}; }
   [[nodiscard]] flashmla_stream stream() const override { return stream_; }
@@ -112,6 +117,10 @@ class CudaContext final : public DeviceContext {
   void copy(void* to, void const* from, size_t bytes) override {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_), "cudaMemcpyAsync");
   }
+  void read(void const* from, size_t bytes) override {
+    launch_read_probe(from, bytes, sink_, stream_);
+    check(cudaGetLastError(), "read_probe");
+  }
   void copy_out(void* host, void const* from, size_t bytes) override {
     check(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, stream_), "cudaMemcpyAsync");
     synchronize();
@@ -125,6 +134,7 @@ class CudaContext final : public DeviceContext {
  private:
   int ordinal_;
   cudaStream_t stream_ = nullptr;
+  int* sink_ = nullptr;  // of read_probe
 };
 
 }  // namespace
