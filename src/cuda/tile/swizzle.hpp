@@ -9,7 +9,6 @@
 namespace flashmla::cuda {
 
 inline constexpr int kSwizzleRowBytes = 128;
-inline constexpr int kSwizzleAtomBytes = 1024;
 
 /// Byte offset of 16-byte column `chunk` (0 .. 7) of `row` in a tile whose base is 1,024-byte aligned.
 constexpr uint32_t swizzled_offset(uint32_t row, uint32_t chunk) { return row * kSwizzleRowBytes + ((chunk ^ (row & 7u)) << 4); }
