@@ -10,7 +10,7 @@
 // Shared memory. 4 KB of group sums, 8 x 1 KB of weights (one copy a warp), 4 KB of items.
 // Barriers. __syncwarp between writing and reading a warp's weights; __syncthreads around the sum over groups.
 // Registers. At most 128, so that two CTAs fit an SM.
-// Limits. At most 256 workers.
+// Limits. At most 160 parts an item: a worker has one, and Hopper has at most 144 multiprocessors.
 //
 // Latency decides here, not bandwidth. The number of split items is known on the device only; the launcher picks columns
 // and grid from their upper bound, and CTAs stride over tasks.
