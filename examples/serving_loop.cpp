@@ -1,5 +1,6 @@
 // A serving engine in miniature: requests arrive, take pages, decode one token a step in every layer, finish and give
-// their pages back. What a real engine adds is a model around the attention call, a GPU and a stream.
+// their pages back. A request for several answers forks: they share the pages of the prompt. What a real engine adds is a
+// model around the attention call, a GPU and a stream.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -17,6 +18,7 @@ constexpr int kLayers = 2, kNumPages = 24, kMaxBatch = 4, kTablePages = 16;
 struct Request {
   int prompt_tokens;
   int output_tokens;
+  int num_answers = 1;
   int kv_len = 0;                // tokens in the cache
   std::vector<int32_t> pages{};  // the same ids in every layer
   [[nodiscard]] int64_t pages_for(int tokens) const { return (tokens + kPageTokens - 1) / kPageTokens; }
@@ -37,9 +39,12 @@ class Engine {
   /// Takes a waiting request in if the batch and the pool have room for all that it will ever need.
   bool admit(Request request) {
     int64_t const needed = request.pages_for(request.prompt_tokens + request.output_tokens);
-    if (running_.size() == kMaxBatch || pool_.num_free() < needed) return false;
+    int64_t const shared = request.prompt_tokens / kPageTokens;
+    if (running_.size() + request.num_answers > kMaxBatch) return false;
+    if (pool_.num_free() < shared + request.num_answers * (needed - shared)) return false;
     request.pages = pool_.allocate(needed);
     append(request, request.prompt_tokens);  // stands for the prefill
+    for (int i = 1; i < request.num_answers; ++i) running_.push_back(fork(request));
     running_.push_back(std::move(request));
     return true;
   }
@@ -68,6 +73,19 @@ class Engine {
   [[nodiscard]] bool found_fault() const { return plan_.fault(workspace_.view()).has_value(); }
 
  private:
+  /// Another answer to the same prompt. A last page that is not full is copied, since both sides will write it.
+  Request fork(Request const& request) {
+    Fork fork = pool_.fork(request.pages, request.kv_len, kPageTokens);
+    std::vector<View> caches;
+    for (std::vector<uint16_t>& cache : caches_) caches.push_back(cache_view(cache));
+    copy_pages(caches, fork.copies);
+    std::vector<int32_t> const own = pool_.allocate(static_cast<int64_t>(request.pages.size() - fork.pages.size()));
+    fork.pages.insert(fork.pages.end(), own.begin(), own.end());
+    Request answer = request;
+    answer.pages = std::move(fork.pages);
+    return answer;
+  }
+
   /// New tokens of one request into their slots of every layer's cache. A model would project them from hidden states.
   void append(Request& request, int tokens) {
     std::vector<uint16_t> const kv(static_cast<size_t>(tokens) * kQkDim, 0x3f80);
@@ -113,7 +131,7 @@ class Engine {
 }  // namespace
 
 int main() {
-  std::deque<Request> waiting = {{500, 40}, {70, 10}, {300, 30}, {64, 5}, {900, 20}, {10, 50}};
+  std::deque<Request> waiting = {{500, 40}, {70, 10}, {300, 30, 2}, {64, 5}, {900, 20}, {10, 50}};
   Engine engine;
   int steps = 0, tokens = 0;
   while (!waiting.empty() || !engine.is_idle()) {
@@ -123,5 +141,5 @@ int main() {
     std::printf("step %3d: %d requests, %2d pages free\n", ++steps, batch, static_cast<int>(engine.num_free_pages()));
   }
   std::printf("%d tokens in %d steps, every page back in the pool\n", tokens, steps);
-  return tokens == 155 && engine.num_free_pages() == kNumPages && !engine.found_fault() ? 0 : 1;
+  return tokens == 185 && engine.num_free_pages() == kNumPages && !engine.found_fault() ? 0 : 1;
 }

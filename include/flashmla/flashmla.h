@@ -219,6 +219,23 @@ typedef struct flashmla_append_args {
   flashmla_view fault;        /* int32 [8] on the device, zeroed by the caller (a flashmla_fault); may be absent */
 } flashmla_append_args;
 
+/* One page to be copied over another of the same cache. A pair of -1 asks for nothing. */
+typedef struct flashmla_page_copy {
+  int32_t source;
+  int32_t target;
+} flashmla_page_copy;
+
+/* Whole pages copied to other pages, in every layer's cache at once: what flashmla_page_pool_fork asks for. Both arrays lie
+ * in HOST memory and are read before the call returns; inside stream capture their contents become part of the graph. */
+typedef struct flashmla_copy_pages_args {
+  uint32_t struct_size;
+  uint32_t flags;
+  flashmla_view const* caches; /* [num_caches]: views [num_pages, ...] of one device, dtype, shape and strides; last stride 1 */
+  int64_t num_caches;
+  flashmla_page_copy const* copies; /* [num_copies]; without order: no target may be named twice, or be a source too */
+  int64_t num_copies;
+} flashmla_copy_pages_args;
+
 /* What a device found wrong in lengths or page ids. The values were masked: nothing outside a view was read. */
 typedef enum flashmla_fault_code {
   FLASHMLA_FAULT_NONE = 0,
@@ -285,17 +302,30 @@ FLASHMLA_API flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int3
 
 FLASHMLA_API flashmla_status flashmla_merge(flashmla_merge_args const* args, flashmla_stream stream);
 FLASHMLA_API flashmla_status flashmla_append(flashmla_append_args const* args, flashmla_stream stream);
+FLASHMLA_API flashmla_status flashmla_copy_pages(flashmla_copy_pages_args const* args, flashmla_stream stream);
 
 /* -------------------------------------------------------------- page pool -- */
 
-/* Hands out page ids 0 .. num_pages - 1; the same ids serve all layers. Host memory only; thread-safe. */
+/* Hands out page ids 0 .. num_pages - 1; the same ids serve all layers. Each page in use has a number of references, so that
+ * requests with a common prefix can share its pages. Host memory only; thread-safe; every call is all or nothing. */
 typedef struct flashmla_page_pool flashmla_page_pool;
 FLASHMLA_API flashmla_status flashmla_page_pool_create(int64_t num_pages, flashmla_page_pool** pool);
 FLASHMLA_API void flashmla_page_pool_destroy(flashmla_page_pool* pool);
-/* All or nothing: FLASHMLA_EXHAUSTED leaves the pool as it was. */
+/* Pages that nobody holds, one reference each. FLASHMLA_EXHAUSTED when fewer are free. */
 FLASHMLA_API flashmla_status flashmla_page_pool_allocate(flashmla_page_pool* pool, int64_t count, int32_t* page_ids);
-/* All or nothing: an id that is out of range, free already or named twice is FLASHMLA_INVALID_ARGUMENT. */
+/* One reference more for each id. FLASHMLA_INVALID_ARGUMENT for one that is out of range or free. */
+FLASHMLA_API flashmla_status flashmla_page_pool_retain(flashmla_page_pool* pool, int64_t count, int32_t const* page_ids);
+/* One reference less for each id; a page without references is free again. FLASHMLA_INVALID_ARGUMENT for an id that is out of
+ * range, free already, or named more often than it has references. */
 FLASHMLA_API flashmla_status flashmla_page_pool_free(flashmla_page_pool* pool, int64_t count, int32_t const* page_ids);
+/* A second holder of the first `tokens` tokens of a request whose pages are page_ids [ceil(tokens / page_tokens)]. forked_ids, of
+ * the same length, gets the same pages with one reference more each. Only when the tokens end inside a page, which both
+ * holders are going to write, is the last one a new page, and `copy` names the two (else a pair of -1): give it to
+ * flashmla_copy_pages before either holder writes. FLASHMLA_EXHAUSTED when that page is missing. */
+FLASHMLA_API flashmla_status flashmla_page_pool_fork(flashmla_page_pool* pool, int64_t tokens, int64_t page_tokens, int32_t const* page_ids,
+                                                     int32_t* forked_ids, flashmla_page_copy* copy);
+/* References of a page: 0 when it is free, or no page of this pool. */
+FLASHMLA_API int64_t flashmla_page_pool_references(flashmla_page_pool const* pool, int32_t page_id);
 FLASHMLA_API int64_t flashmla_page_pool_num_free(flashmla_page_pool const* pool);
 FLASHMLA_API int64_t flashmla_page_pool_num_pages(flashmla_page_pool const* pool);
 

@@ -26,4 +26,14 @@ flashmla_status flashmla_append(flashmla_append_args const* args, flashmla_strea
   });
 }
 
+flashmla_status flashmla_copy_pages(flashmla_copy_pages_args const* args, flashmla_stream stream) {
+  constexpr char kOperation[] = "copy_pages";
+  return flashmla::api::guarded(kOperation, [&] {
+    flashmla::api::require(kOperation, "args", args);
+    core::CopyPagesCall const call = core::validate(*args);
+    core::Backend const& backend = flashmla::api::backend_for(kOperation, call.device);
+    if (call.num_copies > 0 && call.width > 0) backend.copy_pages(call, stream);
+  });
+}
+
 }  // extern "C"

@@ -32,12 +32,34 @@ flashmla_status flashmla_page_pool_allocate(flashmla_page_pool* pool, int64_t co
   });
 }
 
+flashmla_status flashmla_page_pool_retain(flashmla_page_pool* pool, int64_t count, int32_t const* page_ids) {
+  constexpr char kOperation[] = "page_pool_retain";
+  return guarded(kOperation, [&] {
+    require(kOperation, "pool", pool);
+    pool->pages.retain(count, page_ids);
+  });
+}
+
 flashmla_status flashmla_page_pool_free(flashmla_page_pool* pool, int64_t count, int32_t const* page_ids) {
   constexpr char kOperation[] = "page_pool_free";
   return guarded(kOperation, [&] {
     require(kOperation, "pool", pool);
     pool->pages.free(count, page_ids);
   });
+}
+
+flashmla_status flashmla_page_pool_fork(flashmla_page_pool* pool, int64_t tokens, int64_t page_tokens, int32_t const* page_ids,
+                                        int32_t* forked_ids, flashmla_page_copy* copy) {
+  constexpr char kOperation[] = "page_pool_fork";
+  return guarded(kOperation, [&] {
+    require(kOperation, "pool", pool);
+    require(kOperation, "copy", copy);
+    *copy = pool->pages.fork(tokens, page_tokens, page_ids, forked_ids);
+  });
+}
+
+int64_t flashmla_page_pool_references(flashmla_page_pool const* pool, int32_t page_id) {
+  return pool == nullptr ? 0 : pool->pages.references(page_id);
 }
 
 int64_t flashmla_page_pool_num_free(flashmla_page_pool const* pool) { return pool == nullptr ? 0 : pool->pages.num_free(); }

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "conformance/append_check.hpp"
+#include "conformance/copy_pages_check.hpp"
 #include "conformance/decode_check.hpp"
 #include "conformance/merge_check.hpp"
 #include "conformance/page_pool_check.hpp"
@@ -69,6 +70,8 @@ std::vector<Check> checks(Tier tier) {
     all.push_back({"merge." + c.name, c.partial_dtype, [c](Bench const& bench) { return check_merge(c, bench); }});
   for (AppendCase const& c : append_cases(tier))
     all.push_back({"append." + c.name, core::find_kv_format(c.format)->dtype, [c](Bench const& bench) { return check_append(c, bench); }});
+  for (CopyPagesCase const& c : copy_pages_cases(tier))
+    all.push_back({"copy_pages." + c.name, c.dtype, [c](Bench const& bench) { return check_copy_pages(c, bench); }});
   for (PagePoolCase const& c : page_pool_cases(tier))
     all.push_back({"page_pool." + c.name, FLASHMLA_DTYPE_NONE, [c](Bench const&) { return check_page_pool(c); }});
   return all;

@@ -1,4 +1,4 @@
-// The page pool against a set of page ids, over random requests, right and wrong ones.
+// The page pool against a plain count of references, over random requests, right and wrong ones.
 #pragma once
 
 #include <cstdint>

@@ -55,6 +55,7 @@ class Backend {
   [[nodiscard]] virtual std::unique_ptr<DecodePlan> make_plan(Problem const& problem, Target const& target) const = 0;
   virtual void merge(MergeCall const& call, flashmla_stream stream) const = 0;
   virtual void append(AppendCall const& call, flashmla_stream stream) const = 0;
+  virtual void copy_pages(CopyPagesCall const& call, flashmla_stream stream) const = 0;
 };
 
 }  // namespace flashmla::core

@@ -77,11 +77,25 @@ struct AppendCall {
   flashmla_device device{};
 };
 
+/// A page is rows of `width` elements: [rows[0], rows[1], width]. What lies between them is not part of it.
+struct CopyPagesCall {
+  flashmla_view const* caches = nullptr;  // [num_caches]: all alike but for their memory
+  int64_t num_caches = 0;
+  flashmla_page_copy const* copies = nullptr;  // [num_copies]; pairs of -1 ask for nothing
+  int64_t num_copies = 0;
+  int64_t elem_bytes = 0;
+  int64_t num_pages = 0, page_stride = 0;
+  int64_t rows[2] = {1, 1}, row_stride[2] = {};
+  int64_t width = 0;  // 0: a page has no elements
+  flashmla_device device{};
+};
+
 /// Check the views against the problem; throw Error. `device` is the plan's: views of another are rejected.
 LengthsCall validate(Problem const& problem, flashmla_device device, flashmla_lengths const& lengths);
 DecodeCall validate(Problem const& problem, flashmla_device device, flashmla_decode_args const& args);
 MergeCall validate(flashmla_merge_args const& args);
 AppendCall validate(flashmla_append_args const& args);
+CopyPagesCall validate(flashmla_copy_pages_args const& args);
 
 /// The two buffers of a run, checked as validate_buffer does, and that neither lies where the call's views do.
 struct RunBuffers {

@@ -9,6 +9,7 @@
 
 #include "core/error.hpp"
 #include "core/names.hpp"
+#include "cpu/copy_page.hpp"
 #include "cpu/decode_plan.hpp"
 #include "cpu/merge_row.hpp"
 #include "cpu/storage.hpp"
@@ -123,6 +124,13 @@ class Backend final : public core::Backend {
     constexpr int64_t kTokens = 64;  // of a task
     record_bad_slot(call);
     for_chunks("append", call.tokens, kTokens, [&](int64_t begin, int64_t end) { append_range(call, begin, end); });
+  }
+
+  void copy_pages(core::CopyPagesCall const& call, flashmla_stream /*stream*/) const override {
+    constexpr int64_t kPages = 4;  // of a task
+    for_chunks("copy_pages", call.num_caches * call.num_copies, kPages, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) copy_page(call, i / call.num_copies, i % call.num_copies);
+    });
   }
 
  private:

@@ -5,6 +5,7 @@
 #include "cuda/device_info.hpp"
 #include "cuda/kernel_table.hpp"
 #include "cuda/kernels/append.hpp"
+#include "cuda/kernels/copy_pages.hpp"
 #include "cuda/kernels/merge.hpp"
 
 namespace flashmla::cuda {
@@ -54,6 +55,11 @@ class CudaBackend final : public core::Backend {
     if (call.tokens == 0) return;
     DeviceGuard const guard("append", call.device.index);
     launch_append(call, stream);
+  }
+
+  void copy_pages(core::CopyPagesCall const& call, flashmla_stream stream) const override {
+    DeviceGuard const guard("copy_pages", call.device.index);
+    launch_copy_pages(call, stream);
   }
 };
 

@@ -1,4 +1,4 @@
-// append and merge through the C++ API on the CPU. Numerics in depth: conformance.
+// append, copy_pages and merge through the C++ API on the CPU. Numerics in depth: conformance.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -44,6 +44,34 @@ TEST(Append, NoTokensIsANoOp) {
   EXPECT_NO_THROW(append(args));
 }
 
+TEST(CopyPages, PagesAreCopiedInEveryCache) {
+  constexpr int64_t kLayers = 3, kPages = 4, kPageElems = 16 * 576;
+  std::vector<std::vector<uint16_t>> caches(kLayers, std::vector<uint16_t>(kPages * kPageElems));
+  std::vector<View> views;
+  for (size_t layer = 0; layer < caches.size(); ++layer) {
+    for (size_t i = 0; i < caches[layer].size(); ++i) caches[layer][i] = static_cast<uint16_t>(layer * 10000 + i / kPageElems);
+    views.push_back(View::contiguous(caches[layer].data(), kBf16, kCpu, {kPages, 16, 576}));
+  }
+  copy_pages(views, std::vector<PageCopy>{{3, 0}, {-1, -1}, {3, 2}});
+  for (size_t layer = 0; layer < caches.size(); ++layer)
+    for (size_t i = 0; i < caches[layer].size(); ++i)
+      ASSERT_EQ(caches[layer][i], layer * 10000 + (i / kPageElems == 1 ? 1 : 3)) << "layer " << layer << ", element " << i;
+  EXPECT_NO_THROW(copy_pages(views, {}));
+}
+
+TEST(CopyPages, AWrongPageIsAnErrorAndNothingIsCopied) {
+  std::vector<uint16_t> cache(3 * 576);
+  cache[576] = 1;
+  std::vector<View> const views = {View::contiguous(cache.data(), kBf16, kCpu, {3, 1, 576})};
+  try {
+    copy_pages(views, std::vector<PageCopy>{{1, 0}, {1, 3}});
+    FAIL() << "page 3 of 3";
+  } catch (Error const& error) {
+    EXPECT_EQ(std::string(error.what()), "copy_pages: copies[1].target: got 3, expected a page id in [0, 3), or a pair of -1");
+  }
+  EXPECT_EQ(cache[0], 0);
+}
+
 TEST(Merge, PartsAreWeighedByTheirLse) {
   constexpr int64_t kParts = 3, kDim = 8;
   std::vector<float> partial(kParts * kDim), out(kDim), lse(1);
@@ -62,6 +90,7 @@ TEST(Merge, PartsAreWeighedByTheirLse) {
 
 TEST(Ops, NullsAreRefused) {
   EXPECT_EQ(flashmla_append(nullptr, nullptr), FLASHMLA_INVALID_ARGUMENT);
+  EXPECT_EQ(flashmla_copy_pages(nullptr, nullptr), FLASHMLA_INVALID_ARGUMENT);
   EXPECT_EQ(flashmla_merge(nullptr, nullptr), FLASHMLA_INVALID_ARGUMENT);
   EXPECT_EQ(std::string(flashmla_last_error()).rfind("merge: args: got null", 0), 0u);
 }

@@ -29,7 +29,7 @@ TEST(Conformance, FiltersByNameAndType) {
 }
 
 TEST(Conformance, EveryOperationHasChecks) {
-  for (char const* const operation : {"decode.output.", "merge.", "append.", "page_pool."}) {
+  for (char const* const operation : {"decode.output.", "merge.", "append.", "copy_pages.", "page_pool."}) {
     Options options;
     options.name_filter = operation;
     options.dtype = operation == std::string("page_pool.") ? FLASHMLA_DTYPE_NONE : FLASHMLA_BF16;

@@ -15,7 +15,8 @@ HEADER = ROOT / "include" / "flashmla" / "flashmla.h"
 STRUCTS = {
     "flashmla_device": _abi.Device, "flashmla_view": _abi.View, "flashmla_problem": _abi.Problem, "flashmla_target": _abi.Target,
     "flashmla_lengths": _abi.Lengths, "flashmla_decode_args": _abi.DecodeArgs, "flashmla_merge_args": _abi.MergeArgs,
-    "flashmla_append_args": _abi.AppendArgs, "flashmla_fault": _abi.Fault, "flashmla_part": _abi.Part,
+    "flashmla_append_args": _abi.AppendArgs, "flashmla_page_copy": _abi.PageCopy, "flashmla_copy_pages_args": _abi.CopyPagesArgs,
+    "flashmla_fault": _abi.Fault, "flashmla_part": _abi.Part,
     "flashmla_device_info": _abi.DeviceInfo, "flashmla_driver_info": _abi.DriverInfo, "flashmla_kernel_info": _abi.KernelInfo,
 }  # fmt: skip
 ENUMS = {

@@ -13,14 +13,14 @@ from flashmla._errors import Error
 from flashmla._library import lib as _lib
 from flashmla._problem import Problem
 from flashmla.info import DeviceInfo, DriverInfo, KernelInfo, build_info, devices, driver, kernels
-from flashmla.ops import append, merge
+from flashmla.ops import append, copy_pages, merge
 from flashmla.plan import DecodePlan, Fault, Part, Schedule
-from flashmla.pool import PagePool
+from flashmla.pool import Fork, PagePool
 
 __version__ = _lib.flashmla_version().decode()
 
 __all__ = [
-    "DType", "DecodePlan", "DeviceInfo", "DeviceKind", "DriverInfo", "EmptyRow", "Error", "Fault", "FaultCode", "Isa", "KernelInfo",
-    "KvFormat", "LseBase", "LseLayout", "PagePool", "Part", "Problem", "Schedule", "Status", "append", "build_info", "devices", "driver",
-    "kernels", "merge",
+    "DType", "DecodePlan", "DeviceInfo", "DeviceKind", "DriverInfo", "EmptyRow", "Error", "Fault", "FaultCode", "Fork", "Isa", "KernelInfo",
+    "KvFormat", "LseBase", "LseLayout", "PagePool", "Part", "Problem", "Schedule", "Status", "append", "build_info", "copy_pages",
+    "devices", "driver", "kernels", "merge",
 ]  # fmt: skip

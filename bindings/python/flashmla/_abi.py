@@ -168,6 +168,17 @@ class AppendArgs(_Sized):
     ]  # fmt: skip
 
 
+class PageCopy(ctypes.Structure):
+    _fields_ = [("source", _i32), ("target", _i32)]
+
+
+class CopyPagesArgs(_Sized):
+    _fields_ = [
+        ("struct_size", _u32), ("flags", _u32), ("caches", ctypes.c_void_p), ("num_caches", _i64), ("copies", ctypes.c_void_p),
+        ("num_copies", _i64),
+    ]  # fmt: skip
+
+
 class Fault(ctypes.Structure):
     _fields_ = [("code", _i32), ("request", _i32), ("position", _i32), ("value", _i32), ("reserved", _i32 * 4)]
 
@@ -214,10 +225,14 @@ PROTOTYPES = {
     "flashmla_plan_parts": (_status, (_p, _p, _i64, _i32, _p, _p)),
     "flashmla_merge": (_status, (_p, _p)),
     "flashmla_append": (_status, (_p, _p)),
+    "flashmla_copy_pages": (_status, (_p, _p)),
     "flashmla_page_pool_create": (_status, (_i64, _p)),
     "flashmla_page_pool_destroy": (None, (_p,)),
     "flashmla_page_pool_allocate": (_status, (_p, _i64, _p)),
+    "flashmla_page_pool_retain": (_status, (_p, _i64, _p)),
     "flashmla_page_pool_free": (_status, (_p, _i64, _p)),
+    "flashmla_page_pool_fork": (_status, (_p, _i64, _i64, _p, _p, _p)),
+    "flashmla_page_pool_references": (_i64, (_p, _i32)),
     "flashmla_page_pool_num_free": (_i64, (_p,)),
     "flashmla_page_pool_num_pages": (_i64, (_p,)),
     "flashmla_abi_version": (_u32, ()),

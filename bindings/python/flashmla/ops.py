@@ -1,11 +1,11 @@
-"""Stand-alone operations: the merge of partial results, and appending new tokens to a paged cache."""
+"""Stand-alone operations: the merge of partial results, new tokens into a paged cache, and copies of its pages."""
 
 import ctypes
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, EmptyRow, KvFormat, LseBase
 from flashmla._arrays import adapter_of, fill, parse_as_bf16
-from flashmla._errors import invalid, member
+from flashmla._errors import invalid, member, whole_number
 from flashmla._library import check, lib
 
 
@@ -72,3 +72,37 @@ def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype
     keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype), raw)
     check(lib.flashmla_append(ctypes.addressof(args), raw))
     del keep
+
+
+def copy_pages(caches, copies, *, stream=None):
+    """Enqueues: copies whole pages in the caches of all layers, as `PagePool.fork` asks for.
+
+    caches: a sequence of arrays [num_pages, ...] of one device, dtype, shape and strides, last stride 1. copies: pairs (source, target)
+    of page ids, or an array [n, 2] in host memory; a pair of -1 asks for nothing. Copies have no order: no target may be named twice or
+    be a source too. The pairs are read before the call returns; inside stream capture they become part of the graph. Raises Error.
+    """
+    operation = "copy_pages"
+    caches = list(caches)
+    if not caches:
+        raise invalid(operation, "caches", "no array", "at least one")
+    views = (_abi.View * len(caches))()
+    raw = _stream(operation, adapter_of(caches[0], (operation, "caches[0]")), caches[0], stream)
+    keep = [fill(view, cache, (operation, f"caches[{i}]"), True, raw) for i, (view, cache) in enumerate(zip(views, caches))]
+    pairs = _page_copies(operation, copies)
+    args = _abi.CopyPagesArgs(
+        caches=ctypes.addressof(views), num_caches=len(caches), copies=ctypes.addressof(pairs), num_copies=len(pairs)
+    )
+    check(lib.flashmla_copy_pages(ctypes.addressof(args), raw))
+    del keep
+
+
+def _page_copies(operation, copies):
+    pairs = []
+    for i, pair in enumerate(copies):
+        try:
+            source, target = pair
+        except (TypeError, ValueError):
+            raise invalid(operation, f"copies[{i}]", repr(pair), "a pair (source, target)") from None
+        ids = [whole_number(operation, f"copies[{i}].{name}", n, -(2**31), 2**31 - 1) for name, n in (("source", source), ("target", target))]
+        pairs.append(_abi.PageCopy(*ids))
+    return (_abi.PageCopy * len(pairs))(*pairs)
