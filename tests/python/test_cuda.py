@@ -298,6 +298,28 @@ def test_wrong_devices_and_pages():
     check_result(case, (q, cache, table, seqlens, None), flash_mla.flash_mla_with_kvcache(q, cache, table, seqlens, 512, *plan))
 
 
+def test_copy_pages_captured_and_replayed():
+    """The pairs live in the graph: what becomes of the caller's lists does not matter. More layers and pairs than one launch takes."""
+    caches = [torch.randn(900, 2, 576, device="cuda", dtype=torch.bfloat16) for _ in range(70)]
+    copies = [[n, 450 + n] for n in range(420)] + [[-1, -1]]
+    expected = [torch.cat([cache[:450], cache[:420], cache[870:]]) for cache in caches]
+
+    def call():
+        flashmla.copy_pages(caches, copies)
+        return ()
+
+    graph, _ = capture(call)
+    copies.clear()
+    assert all(not torch.equal(cache, want) for cache, want in zip(caches, expected))
+    for _ in range(2):
+        replay(graph, ())
+        assert all(torch.equal(cache, want) for cache, want in zip(caches, expected))
+        for cache in caches:
+            cache[450:870] = 0
+    refused(lambda: flashmla.copy_pages(caches, [[0, 900]]), flashmla.Status.INVALID_ARGUMENT)
+    refused(lambda: flashmla.copy_pages([caches[0], caches[1].cpu()], [[0, 1]]), flashmla.Status.INVALID_ARGUMENT)
+
+
 def refused(call, status):
     try:
         call()
