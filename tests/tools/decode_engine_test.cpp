@@ -55,6 +55,40 @@ TEST(DecodeEngine, Fp16AgreesToo) {
   expect_right(shape);
 }
 
+/// Prompts in common, on pages that end inside and outside of blocks: what is shared or copied is what the reference reads.
+TEST(DecodeEngine, SharedAndCopiedPagesAgreeWithTheReference) {
+  EngineShape shape = small_shape();
+  shape.num_pages = 260;
+  shape.max_request_pages = 70;
+  auto const device = open_host_device();
+  Target target(kCpu);
+  target.num_threads = 2;
+  DecodeEngine engine(shape, target, *device, [](double) {});
+  ServingLoop loop(
+      {{0, 1030, 3, {1, 2, 3}}, {0, 1030, 9, {1, 2, 3}}, {0, 700, 4, {1, 4}}, {0, 1030, 20, {1, 2, 3}}, {0, 1030, 6, {1, 2, 3}}},
+      {shape.num_pages, shape.page_tokens, shape.max_batch});
+  int64_t copies = 0;
+  for (int64_t step = 0; !loop.finished(); ++step) {
+    ASSERT_LT(step, 200);
+    auto const& batch = loop.begin_step(0);
+    engine.copy_pages(loop.copies());
+    for (PageCopy const& copy : loop.copies())
+      for (int32_t layer = 0; layer < shape.layers; ++layer) {
+        ++copies;
+        EXPECT_EQ(engine.download_page(copy.target, layer), engine.download_page(copy.source, layer));
+      }
+    engine.step(batch, step, static_cast<int32_t>(step % shape.layers));
+    for (size_t row = 0; row < batch.size(); ++row) {
+      SpotCheck const check = engine.spot_check(batch, row, 2);
+      EXPECT_LE(check.relative_error, relative_error_bound(shape.type.dtype)) << "step " << step << ", row " << row;
+      EXPECT_TRUE(check.appended) << "the new token is not in the cache, or another request wrote over it";
+    }
+    loop.end_step();
+  }
+  EXPECT_EQ(loop.counts().copied_pages, 3);
+  EXPECT_EQ(copies, 3 * shape.layers);
+}
+
 TEST(DecodeEngine, BytesCountEveryLayer) {
   EngineShape shape = small_shape();
   int64_t const three = engine_bytes(shape);

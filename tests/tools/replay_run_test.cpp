@@ -111,12 +111,50 @@ TEST(Replay, CacheUseOfKnownSteps) {
   result.shape.layers = 2;
   result.shape.page_tokens = 64;
   result.shape.max_request_pages = 10;
-  result.steps = {{2, 0, 100, 90, 3, 0.1}, {1, 0, 50, 50, 1, 0.1}};
+  result.steps = {{2, 0, 100, 90, 3, 5, 2, 0.1}, {1, 0, 50, 50, 1, 1, 4, 0.1}};
   CacheUse const use = cache_use(result);
   double const token = 1152.0 * 2;
-  EXPECT_DOUBLE_EQ(use.paged, (3 + 1) * 64 / 2.0 * token);
+  EXPECT_DOUBLE_EQ(use.shared, (3 + 1) * 64 / 2.0 * token);
+  EXPECT_DOUBLE_EQ(use.paged, (5 + 1) * 64 / 2.0 * token);
   EXPECT_DOUBLE_EQ(use.padded, (2 * 90 + 50) / 2.0 * token);
   EXPECT_DOUBLE_EQ(use.contiguous, (2 + 1) * 640 / 2.0 * token);
+  SharingUse const saved = sharing_use(result);
+  EXPECT_DOUBLE_EQ(saved.saved_pages_mean, 1);
+  EXPECT_DOUBLE_EQ(saved.saved_pages_most, 2);
+  EXPECT_DOUBLE_EQ(saved.saved_bytes_mean, 64 * token);
+  EXPECT_DOUBLE_EQ(saved.saved_bytes_most, 2 * 64 * token);
+  EXPECT_DOUBLE_EQ(saved.kept_pages_mean, 3);
+}
+
+std::string line_of_prompt(int64_t input, int64_t output, std::string const& ids) {
+  return "{\"timestamp\": 0, \"input_length\": " + std::to_string(input) + ", \"output_length\": " + std::to_string(output) +
+         ", \"hash_ids\": [" + ids + "]}\n";
+}
+
+TEST(Replay, SharesWhatPromptsHaveInCommon) {
+  TraceFile const trace(line_of_prompt(600, 5, "1, 2") + line_of_prompt(520, 5, "1, 3") + line_of_prompt(600, 5, "1, 2"));
+  ReplayOptions options = small_options(trace.path());
+  options.pages = 200;
+  options.checks = 30;
+  ReplayResult const shared = replay(options);
+  EXPECT_TRUE(shared.checks_passed());
+  EXPECT_EQ(shared.counts.with_prefix, 2);
+  EXPECT_EQ(shared.counts.prompt_tokens, 600 + 520 + 600);
+  EXPECT_EQ(shared.counts.prefix_tokens, 512 + 600);
+  EXPECT_EQ(shared.counts.copied_pages, 1) << "that with the last 8 tokens of 600";
+  EXPECT_EQ(shared.steps[0].table_pages, 38 + 33 + 38);
+  EXPECT_EQ(shared.steps[0].pages, 38 + (33 - 32) + (38 - 37));
+  EXPECT_NE(replay_text(shared).find("2 of 3 requests found the beginning of their prompt, 64.7 %"), std::string::npos)
+      << replay_text(shared);
+  EXPECT_EQ(replay_json(shared)["sharing"]["saved_pages_most"], 32 + 37);
+  EXPECT_EQ(replay_json(shared)["steps"]["table_pages"][0], 109);
+
+  options.share_prefixes = false;
+  ReplayResult const apart = replay(options);
+  EXPECT_TRUE(apart.checks_passed());
+  EXPECT_EQ(apart.counts.with_prefix, 0);
+  EXPECT_EQ(apart.steps[0].pages, 38 + 33 + 38);
+  EXPECT_NE(replay_text(apart).find("switched off"), std::string::npos);
 }
 
 TEST(Replay, WorkAndFloorOfKnownSteps) {
@@ -124,7 +162,7 @@ TEST(Replay, WorkAndFloorOfKnownSteps) {
   result.shape.layers = 3;
   result.shape.heads = 16;
   result.ceilings = {1e9, 1e12};
-  result.steps = {{1, 0, 1000, 1000, 16, 0.5}};
+  result.steps = {{1, 0, 1000, 1000, 16, 16, 0, 0.5}};
   EXPECT_DOUBLE_EQ(result.work().flop, 3 * 2.0 * 16 * 1000 * 1088);
   EXPECT_DOUBLE_EQ(result.work().bytes, 3 * (1000.0 * 1152 + 16 * 1088 * 2));
   EXPECT_DOUBLE_EQ(result.floor(), result.work().bytes / 1e9);
@@ -171,7 +209,7 @@ TEST(ReplayReport, TextJsonAndPictureAgree) {
   TraceFile const trace(line(0, 100, 5) + line(0, 200, 7));
   ReplayResult const result = replay(small_options(trace.path()));
   std::string const text = replay_text(result);
-  for (char const* const part : {"tokens/s", "p50", "p99", "GB/s", "TFLOPS", "padded", "contiguous", "passed: 3 outputs"})
+  for (char const* const part : {"tokens/s", "p50", "p99", "GB/s", "TFLOPS", "padded", "contiguous", "sharing", "passed: 3 outputs"})
     EXPECT_NE(text.find(part), std::string::npos) << part;
   auto const json = replay_json(result);
   EXPECT_EQ(json["served"]["tokens"], 12);

@@ -34,6 +34,21 @@ TEST(Trace, ReadsMooncake) {
   EXPECT_DOUBLE_EQ(trace.requests[0].arrival_s, 0);
   EXPECT_DOUBLE_EQ(trace.requests[1].arrival_s, 3);
   EXPECT_EQ(trace.requests[1].output_tokens, 0);
+  EXPECT_EQ(trace.requests[0].prefix_ids, (std::vector<int32_t>{0, 1}));
+  EXPECT_TRUE(trace.requests[1].prefix_ids.empty());
+  EXPECT_TRUE(trace.has_prefixes());
+}
+
+TEST(Trace, NamesTheHashIdsThatItCannotRead) {
+  auto const with = [](std::string const& ids) {
+    return "{\"timestamp\":0,\"input_length\":513,\"output_length\":1,\"hash_ids\":" + ids + "}\n";
+  };
+  EXPECT_EQ(read(with("[7,0]")).requests[0].prefix_ids.size(), 2u);
+  EXPECT_FALSE(read(with("[]")).has_prefixes());
+  EXPECT_EQ(error_of(with("5")), "trace: t:1: hash_ids: got 5, expected an array of integers");
+  EXPECT_EQ(error_of(with("[1,-2]")), "trace: t:1: hash_ids: got -2, expected integers in [0, 2^31)");
+  EXPECT_EQ(error_of(with("[1,2147483648]")), "trace: t:1: hash_ids: got 2147483648, expected integers in [0, 2^31)");
+  EXPECT_EQ(error_of(with("[1,2,3]")), "trace: t:1: hash_ids: got 3 ids, expected at most 2, one for each 512 of 513 tokens");
 }
 
 TEST(Trace, ReadsAzureAcrossMidnight) {

@@ -97,7 +97,7 @@ AppendArgs DecodeEngine::append_args(int64_t batch, int32_t layer) const {
   args.kv_format = shape_.type.format;
   args.kv = View::contiguous(token_row(pool_row(last_step_, layer)), dtype, device, {batch, kQkDim});
   args.slot_mapping = View::contiguous(slots_.data(), kInt64, device, {batch});
-  args.cache = View::contiguous(caches_[size_of(layer)].data(), dtype, device, {shape_.num_pages, shape_.page_tokens, kQkDim});
+  args.cache = cache_view(layer);
   args.fault = View::contiguous(append_fault_.data(), kInt32, device, {8});
   return args;
 }
@@ -108,12 +108,24 @@ DecodeArgs DecodeEngine::decode_args(int64_t batch, int32_t layer) const {
   bool const watched = layer == watched_layer_;
   DecodeArgs args;
   args.q = View::contiguous(query_row(pool_row(last_step_, layer)), dtype, device, {batch, 1, shape_.heads, kQkDim});
-  args.cache = View::contiguous(caches_[size_of(layer)].data(), dtype, device, {shape_.num_pages, shape_.page_tokens, kQkDim});
+  args.cache = cache_view(layer);
   args.page_table = View::contiguous(page_table_.data(), kInt32, device, {batch, shape_.max_request_pages});
   args.lengths = Lengths(View::contiguous(kv_len_.data(), kInt32, device, {batch}));
   args.out = View::contiguous((watched ? watched_out_ : out_).data(), dtype, device, {batch, 1, shape_.heads, kLatent});
   args.lse = View::contiguous((watched ? watched_lse_ : lse_).data(), kFp32, device, {batch, shape_.heads, 1});
   return args;
+}
+
+View DecodeEngine::cache_view(int32_t layer) const {
+  return View::contiguous(caches_[size_of(layer)].data(), shape_.type.dtype, device_.device(),
+                          {shape_.num_pages, shape_.page_tokens, kQkDim});
+}
+
+void DecodeEngine::copy_pages(std::vector<PageCopy> const& copies) const {
+  if (copies.empty()) return;
+  std::vector<View> caches;
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) caches.push_back(cache_view(layer));
+  for (PageCopy const& copy : copies) flashmla::copy_pages(caches, {&copy, 1}, device_.stream());
 }
 
 void DecodeEngine::step(std::vector<Running> const& batch, int64_t step, int32_t watched_layer) {
@@ -141,13 +153,21 @@ void DecodeEngine::check_faults() const {
                                   static_cast<long long>(last_step_), fault->code, fault->request, fault->position, fault->value));
 }
 
+std::vector<uint16_t> DecodeEngine::download_page(int32_t page, int32_t layer) const {
+  std::vector<uint16_t> numbers(size_of(int64_t{shape_.page_tokens} * kQkDim));
+  auto const* const cache = static_cast<uint16_t const*>(caches_[size_of(layer)].data());
+  device_.copy_out(numbers.data(), cache + static_cast<int64_t>(page) * static_cast<int64_t>(numbers.size()),
+                   numbers.size() * sizeof(uint16_t));
+  return numbers;
+}
+
 SpotCheck DecodeEngine::spot_check(std::vector<Running> const& batch, size_t row, int32_t heads) {
   Running const& request = batch.at(row);
-  int64_t const page_elems = static_cast<int64_t>(shape_.page_tokens) * kQkDim;
-  auto const* const cache = static_cast<uint16_t const*>(caches_[size_of(watched_layer_)].data());
-  std::vector<uint16_t> pages(request.pages.size() * size_of(page_elems));
-  for (size_t i = 0; i < request.pages.size(); ++i)
-    device_.copy_out(pages.data() + i * size_of(page_elems), cache + request.pages[i] * page_elems, size_of(page_elems) * sizeof(uint16_t));
+  std::vector<uint16_t> pages;
+  for (int32_t const page : request.pages) {
+    std::vector<uint16_t> const numbers = download_page(page, watched_layer_);
+    pages.insert(pages.end(), numbers.begin(), numbers.end());
+  }
 
   int64_t const first = pool_row(last_step_, watched_layer_);
   RowSample sample;

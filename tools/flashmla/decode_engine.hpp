@@ -49,12 +49,18 @@ class DecodeEngine {
 
   DecodeEngine(EngineShape const& shape, Target const& target, DeviceContext& device, FillProgress const& progress);
 
+  /// Copies pages in all layers, one after the other; enqueued before what the next step writes.
+  void copy_pages(std::vector<PageCopy> const& copies) const;
+
   /// One token for every request of `batch`, through all layers; done on return. `watched_layer` keeps its output for
   /// spot_check. Throws when the device recorded a fault, in lengths, page ids or slots.
   void step(std::vector<Running> const& batch, int64_t step, int32_t watched_layer);
 
   /// Compares request `row` of the last step's batch in the watched layer with the reference, for `heads` of its heads.
   [[nodiscard]] SpotCheck spot_check(std::vector<Running> const& batch, size_t row, int32_t heads);
+
+  /// The numbers of a page, after all work on the stream.
+  [[nodiscard]] std::vector<uint16_t> download_page(int32_t page, int32_t layer) const;
 
   [[nodiscard]] std::string describe() const { return plan_.describe(); }
 
@@ -66,6 +72,7 @@ class DecodeEngine {
   [[nodiscard]] int64_t pool_row(int64_t step, int32_t layer) const;
   [[nodiscard]] char const* query_row(int64_t row) const;
   [[nodiscard]] char const* token_row(int64_t row) const;
+  [[nodiscard]] View cache_view(int32_t layer) const;
   [[nodiscard]] DecodeArgs decode_args(int64_t batch, int32_t layer) const;
   [[nodiscard]] AppendArgs append_args(int64_t batch, int32_t layer) const;
 

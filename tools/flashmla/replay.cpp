@@ -93,6 +93,7 @@ void add_replay(CLI::App& app, Action& chosen) {
   sub->add_option("--checks", options.checks, "outputs compared with the reference")
       ->check(whole_number(0, 1000000))
       ->capture_default_str();
+  sub->add_flag("!--no-sharing", options.share_prefixes, "give every request pages of its own, also where prompts begin alike");
   sub->add_option("--time-scale", options.time_scale,
                   "trace seconds that pass in a second of decoding; 0: all requests wait from the start")
       ->check(number_from(0))

@@ -34,11 +34,15 @@ LineChart cache_chart(ReplayResult const& result) {
   double const token_gib = static_cast<double>(kTokenBytes) * result.shape.layers / kGib;
   auto const pages = [&](StepRecord const& step) { return static_cast<double>(step.pages * result.shape.page_tokens) * token_gib; };
   auto const padded = [&](StepRecord const& step) { return static_cast<double>(step.batch * step.longest) * token_gib; };
+  auto const unshared = [&](StepRecord const& step) {
+    return static_cast<double>(step.table_pages * result.shape.page_tokens) * token_gib;
+  };
   double const budget = static_cast<double>(result.shape.num_pages * result.shape.page_tokens) * token_gib;
   return {"KV cache of all layers",
           "step",
           "GiB",
           {{"paged", kBlue, over_steps(result, pages), true, false},
+           {"without sharing", kGreen, over_steps(result, unshared), false, false},
            {"padded to the longest of the batch", kOrange, over_steps(result, padded), false, false},
            {"page budget", kGrey, std::vector<double>(result.steps.size(), budget), false, true}}};
 }
@@ -86,8 +90,8 @@ std::string replay_picture(ReplayResult const& result) {
   CacheUse const use = cache_use(result);
   TextStyle const note{12, "start", "#57606a"};
   std::vector<std::string> const lines = {
-      format("Mean cache: %s in pages, %s padded to the longest of the batch,", format_bytes(use.paged).c_str(),
-             format_bytes(use.padded).c_str()),
+      format("Mean cache: %s in pages, %s without sharing prefixes,", format_bytes(use.shared).c_str(), format_bytes(use.paged).c_str()),
+      format("%s padded to the longest of the batch,", format_bytes(use.padded).c_str()),
       format("%s contiguous with %s tokens reserved for each request", format_bytes(use.contiguous).c_str(),
              format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str()),
       format("Requests: %lld admitted, %lld finished, %lld preempted", static_cast<long long>(result.counts.admitted),

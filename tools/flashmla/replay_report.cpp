@@ -55,10 +55,47 @@ std::string against(double paged, double other) {
 
 std::string paging_text(ReplayResult const& result) {
   CacheUse const use = cache_use(result);
-  return format("mean %s in pages; padded to the longest of the batch %s (%s); contiguous, %s tokens reserved each, %s (%s)",
-                format_bytes(use.paged).c_str(), format_bytes(use.padded).c_str(), against(use.paged, use.padded).c_str(),
-                format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str(), format_bytes(use.contiguous).c_str(),
-                against(use.paged, use.contiguous).c_str());
+  return format("mean %s in pages%s; padded to the longest of the batch %s (%s); contiguous, %s tokens reserved each, %s (%s)",
+                format_bytes(use.paged).c_str(), use.shared < use.paged ? " without sharing" : "", format_bytes(use.padded).c_str(),
+                against(use.paged, use.padded).c_str(), format_count(result.shape.max_request_pages * result.shape.page_tokens).c_str(),
+                format_bytes(use.contiguous).c_str(), against(use.paged, use.contiguous).c_str());
+}
+
+std::string sharing_text(ReplayResult const& result) {
+  if (!result.trace_has_prefixes) return "none: the trace does not say which prompts begin alike";
+  if (!result.share_prefixes) return "switched off";
+  ServingCounts const& counts = result.counts;
+  CacheUse const use = cache_use(result);
+  SharingUse const saved = sharing_use(result);
+  std::string text = format(
+      "mean %s held, %s pages or %s less than without sharing (%.1f %%; at most %s pages, %s); %s of %s requests found the beginning of "
+      "their prompt, %.1f %% of all prompt tokens",
+      format_bytes(use.shared).c_str(), format_count(std::llround(saved.saved_pages_mean)).c_str(),
+      format_bytes(saved.saved_bytes_mean).c_str(), saved_percent(use.shared, use.paged),
+      format_count(std::llround(saved.saved_pages_most)).c_str(), format_bytes(saved.saved_bytes_most).c_str(),
+      format_count(counts.with_prefix).c_str(), format_count(counts.admitted).c_str(),
+      percent(static_cast<double>(counts.prefix_tokens), static_cast<double>(counts.prompt_tokens)));
+  if (counts.copied_pages > 0) text += format("; %s pages copied", format_count(counts.copied_pages).c_str());
+  return text + format("; mean %s pages of finished prompts kept until needed", format_count(std::llround(saved.kept_pages_mean)).c_str());
+}
+
+nlohmann::json cache_json(CacheUse const& use) {
+  return {{"shared", use.shared / kGib}, {"paged", use.paged / kGib}, {"padded", use.padded / kGib}, {"contiguous", use.contiguous / kGib}};
+}
+
+nlohmann::json sharing_json(ReplayResult const& result) {
+  SharingUse const saved = sharing_use(result);
+  return {{"on", result.share_prefixes},
+          {"trace_has_prefixes", result.trace_has_prefixes},
+          {"requests_with_prefix", result.counts.with_prefix},
+          {"prompt_tokens", result.counts.prompt_tokens},
+          {"prefix_tokens", result.counts.prefix_tokens},
+          {"copied_pages", result.counts.copied_pages},
+          {"saved_pages_mean", saved.saved_pages_mean},
+          {"saved_pages_most", saved.saved_pages_most},
+          {"saved_bytes_mean", saved.saved_bytes_mean},
+          {"saved_bytes_most", saved.saved_bytes_most},
+          {"kept_pages_mean", saved.kept_pages_mean}};
 }
 
 std::string check_text(ReplayResult const& result) {
@@ -76,15 +113,18 @@ std::string check_text(ReplayResult const& result) {
 }
 
 nlohmann::json steps_json(ReplayResult const& result) {
-  nlohmann::json steps = {{"batch", nlohmann::json::array()},     {"waiting", nlohmann::json::array()},
-                          {"kv_tokens", nlohmann::json::array()}, {"longest_tokens", nlohmann::json::array()},
-                          {"pages", nlohmann::json::array()},     {"seconds", nlohmann::json::array()}};
+  nlohmann::json steps = {{"batch", nlohmann::json::array()},      {"waiting", nlohmann::json::array()},
+                          {"kv_tokens", nlohmann::json::array()},  {"longest_tokens", nlohmann::json::array()},
+                          {"pages", nlohmann::json::array()},      {"table_pages", nlohmann::json::array()},
+                          {"kept_pages", nlohmann::json::array()}, {"seconds", nlohmann::json::array()}};
   for (StepRecord const& step : result.steps) {
     steps["batch"].push_back(step.batch);
     steps["waiting"].push_back(step.waiting);
     steps["kv_tokens"].push_back(step.kv_tokens);
     steps["longest_tokens"].push_back(step.longest);
     steps["pages"].push_back(step.pages);
+    steps["table_pages"].push_back(step.table_pages);
+    steps["kept_pages"].push_back(step.kept_pages);
     steps["seconds"].push_back(step.seconds);
   }
   return steps;
@@ -132,13 +172,13 @@ std::string replay_text(ReplayResult const& result) {
   table.row({"floor", format("whole steps ran at %.0f %% of the floor, max(FLOP / rate, bytes / bandwidth); append and plan included",
                              f.floor_percent)});
   table.row({"paging", paging_text(result)});
+  table.row({"sharing", sharing_text(result)});
   table.row({"check", check_text(result)});
   return table.str();
 }
 
 nlohmann::json replay_json(ReplayResult const& result) {
   Figures const f = figures_of(result);
-  CacheUse const use = cache_use(result);
   EngineShape const& shape = result.shape;
   ServingCounts const& counts = result.counts;
   return {{"trace", {{"name", result.trace_name}, {"format", trace_format_name(result.trace_format)}, {"requests", result.trace_requests}}},
@@ -170,7 +210,8 @@ nlohmann::json replay_json(ReplayResult const& result) {
             {"flop_per_s", result.ceilings.flop_per_s},
             {"flop_per_s_is", result.rate_name},
             {"flop_per_s_measured", result.rate_measured}}},
-          {"cache_gib_mean", {{"paged", use.paged / kGib}, {"padded", use.padded / kGib}, {"contiguous", use.contiguous / kGib}}},
+          {"sharing", sharing_json(result)},
+          {"cache_gib_mean", cache_json(cache_use(result))},
           {"checks_passed", result.checks_passed()},
           {"worst_relative_error", result.worst_error()},
           {"checks", checks_json(result)},

@@ -62,7 +62,7 @@ class Replay {
   ReplayResult run() {
     for (int i = 0; i < 3; ++i) probe_.sample();  // the demo's size hangs on them, and one may fall into a bad moment
     sizes_ = choose_sizes(options_, *device_, probe_.best());
-    ServingLoop loop(trace_.requests, {sizes_.shape.num_pages, sizes_.shape.page_tokens, sizes_.shape.max_batch});
+    ServingLoop loop(trace_.requests, {sizes_.shape.num_pages, sizes_.shape.page_tokens, sizes_.shape.max_batch, options_.share_prefixes});
     if (loop.finished()) {
       throw UsageError(format("replay: --pages: got %lld, expected enough for at least one of the %zu requests of the trace",
                               static_cast<long long>(sizes_.shape.num_pages), trace_.requests.size()));
@@ -97,10 +97,13 @@ class Replay {
     auto const watched = static_cast<int32_t>(index % sizes_.shape.layers);
     if (index == 0) engine.step(batch, index, watched);  // wakes threads and clocks; doing a step twice changes nothing
     auto const begin = Clock::now();
+    engine.copy_pages(loop.copies());
     engine.step(batch, index, watched);
-    StepRecord record{static_cast<int64_t>(batch.size()), loop.waiting(), 0, 0, loop.pages_in_use(), seconds_since(begin)};
+    StepRecord record{
+        static_cast<int64_t>(batch.size()), loop.waiting(), 0, 0, loop.pages_in_use(), 0, loop.pages_kept(), seconds_since(begin)};
     for (Running const& request : batch) {
       record.kv_tokens += request.kv_tokens;
+      record.table_pages += static_cast<int64_t>(request.pages.size());
       record.longest = std::max(record.longest, request.kv_tokens);
     }
     result_.steps.push_back(record);
@@ -136,6 +139,8 @@ class Replay {
     result_.trace_name = options_.trace;
     result_.trace_format = trace_.format;
     result_.trace_requests = static_cast<int64_t>(trace_.requests.size());
+    result_.trace_has_prefixes = trace_.has_prefixes();
+    result_.share_prefixes = options_.share_prefixes;
     result_.device = describe_target(target_);
     result_.kernel = engine.describe();
     result_.shape = sizes_.shape;
@@ -227,12 +232,30 @@ CacheUse cache_use(ReplayResult const& result) {
   double const token_bytes = static_cast<double>(kTokenBytes) * result.shape.layers;
   double const reserved = static_cast<double>(result.shape.max_request_pages * result.shape.page_tokens);
   for (StepRecord const& step : result.steps) {
-    use.paged += static_cast<double>(step.pages * result.shape.page_tokens) * token_bytes;
+    use.shared += static_cast<double>(step.pages * result.shape.page_tokens) * token_bytes;
+    use.paged += static_cast<double>(step.table_pages * result.shape.page_tokens) * token_bytes;
     use.padded += static_cast<double>(step.batch * step.longest) * token_bytes;
     use.contiguous += static_cast<double>(step.batch) * reserved * token_bytes;
   }
   double const count = std::max<double>(1, static_cast<double>(result.steps.size()));
-  return {use.paged / count, use.padded / count, use.contiguous / count};
+  return {use.shared / count, use.paged / count, use.padded / count, use.contiguous / count};
+}
+
+SharingUse sharing_use(ReplayResult const& result) {
+  SharingUse use;
+  for (StepRecord const& step : result.steps) {
+    double const saved = static_cast<double>(step.table_pages - step.pages);
+    use.saved_pages_mean += saved;
+    use.saved_pages_most = std::max(use.saved_pages_most, saved);
+    use.kept_pages_mean += static_cast<double>(step.kept_pages);
+  }
+  double const count = std::max<double>(1, static_cast<double>(result.steps.size()));
+  double const page_bytes = static_cast<double>(kTokenBytes * result.shape.page_tokens) * result.shape.layers;
+  use.saved_pages_mean /= count;
+  use.kept_pages_mean /= count;
+  use.saved_bytes_mean = use.saved_pages_mean * page_bytes;
+  use.saved_bytes_most = use.saved_pages_most * page_bytes;
+  return use;
 }
 
 ReplayResult run_replay(ReplayOptions const& options, ReplayProgress const& progress) { return Replay(options, progress).run(); }

@@ -30,6 +30,7 @@ struct ReplayOptions {
   int32_t page_tokens = 64;
   std::string dtype = "bf16";
   int64_t checks = 8;
+  bool share_prefixes = true;
   double time_scale = 0;  // trace seconds a second of decoding; 0: every request has arrived before the first step
   uint64_t seed = 1;
   BackendOptions backend;
@@ -47,9 +48,11 @@ ReplaySizes choose_sizes(ReplayOptions const& options, DeviceContext const& devi
 struct StepRecord {
   int64_t batch = 0;
   int64_t waiting = 0;
-  int64_t kv_tokens = 0;  // over the batch
-  int64_t longest = 0;    // tokens of the longest request
-  int64_t pages = 0;
+  int64_t kv_tokens = 0;    // over the batch
+  int64_t longest = 0;      // tokens of the longest request
+  int64_t pages = 0;        // that the batch holds; a shared one counts once
+  int64_t table_pages = 0;  // entries of its page tables: the pages that it would hold without sharing
+  int64_t kept_pages = 0;   // of prompts that nobody runs
   double seconds = 0;
 };
 
@@ -57,6 +60,8 @@ struct ReplayResult {
   std::string trace_name;
   TraceFormat trace_format{};
   int64_t trace_requests = 0;
+  bool trace_has_prefixes = false;
+  bool share_prefixes = false;
   std::string device;
   std::string kernel;
   EngineShape shape;
@@ -76,13 +81,22 @@ struct ReplayResult {
   [[nodiscard]] bool checks_passed() const;
 };
 
-/// Bytes of KV cache, all layers, that three ways of keeping it would take, as means over the steps.
+/// Bytes of KV cache, all layers, that some ways of keeping it would take, as means over the steps.
 struct CacheUse {
-  double paged = 0;       // pages in use
+  double shared = 0;      // pages in use
+  double paged = 0;       // as many pages as the page tables have entries: without sharing
   double padded = 0;      // batch x the longest request of the step
   double contiguous = 0;  // batch x the longest request of all: what must be reserved when lengths are unknown
 };
 CacheUse cache_use(ReplayResult const& result);
+
+/// What sharing saved, against the same steps without it.
+struct SharingUse {
+  double saved_pages_mean = 0, saved_pages_most = 0;  // a layer
+  double saved_bytes_mean = 0, saved_bytes_most = 0;  // all layers
+  double kept_pages_mean = 0;                         // of prompts that nobody ran, for those to come
+};
+SharingUse sharing_use(ReplayResult const& result);
 
 /// Called now and then with what is being done and how much of it is.
 using ReplayProgress = std::function<void(std::string const& what, double fraction, std::string const& note)>;

@@ -38,13 +38,32 @@ int64_t mooncake_field(nlohmann::json const& object, char const* name, Line cons
   return found->get<int64_t>();
 }
 
+std::vector<int32_t> mooncake_prefix(nlohmann::json const& object, int64_t input_tokens, Line const& line) {
+  std::vector<int32_t> ids;
+  auto const found = object.find("hash_ids");
+  if (found == object.end()) return ids;
+  if (!found->is_array()) line.fail("hash_ids", found->dump(), "an array of integers");
+  auto const most = static_cast<size_t>((input_tokens + kPrefixBlockTokens - 1) / kPrefixBlockTokens);
+  if (found->size() > most)
+    line.fail("hash_ids", format("%zu ids", found->size()),
+              format("at most %zu, one for each %lld of %lld tokens", most, static_cast<long long>(kPrefixBlockTokens),
+                     static_cast<long long>(input_tokens)));
+  for (auto const& id : *found) {
+    bool const legal = id.is_number_unsigned() && id.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokens);
+    if (!legal) line.fail("hash_ids", id.dump(), "integers in [0, 2^31)");
+    ids.push_back(id.get<int32_t>());
+  }
+  return ids;
+}
+
 TraceRequest parse_mooncake(std::string const& text, Line const& line) {
   auto const object = nlohmann::json::parse(text, nullptr, false);
   if (!object.is_object()) line.fail("", "'" + text + "'", "a JSON object");
   auto const arrival = object.find("timestamp");
   if (arrival == object.end() || !arrival->is_number())
     line.fail("timestamp", arrival == object.end() ? "no such field" : arrival->dump(), "a number of ms");
-  return {arrival->get<double>() * 1e-3, mooncake_field(object, "input_length", line), mooncake_field(object, "output_length", line)};
+  int64_t const input = mooncake_field(object, "input_length", line), output = mooncake_field(object, "output_length", line);
+  return {arrival->get<double>() * 1e-3, input, output, mooncake_prefix(object, input, line)};
 }
 
 int64_t azure_field(std::string const& text, char const* name, Line const& line) {
@@ -92,6 +111,10 @@ TraceFormat detect(std::string const& text, Line const& line) {
 }
 
 }  // namespace
+
+bool Trace::has_prefixes() const {
+  return std::any_of(requests.begin(), requests.end(), [](TraceRequest const& request) { return !request.prefix_ids.empty(); });
+}
 
 char const* trace_format_name(TraceFormat format) { return format == TraceFormat::kMooncake ? "mooncake" : "azure"; }
 
