@@ -45,12 +45,17 @@ class Fault(typing.NamedTuple):
 class Schedule(Buffer):
     """A step's schedule: made by `DecodePlan.new_schedule`, filled by `update`, read by `run`; one serves all layers of the step."""
 
-    __slots__ = ("rows", "capture")
+    __slots__ = ("batch", "q_tokens", "capture")
 
     def __init__(self, memory):
         super().__init__(memory)
-        self.rows = None  # (batch, q_tokens) of the last update; None when the caller's own memory holds it
+        self.batch = self.q_tokens = -1  # of the last update; -1 when the caller's own memory holds it
         self.capture = 0  # the graph capture that fills it, or 0
+
+    @property
+    def rows(self):
+        """(batch, q_tokens), or None when unknown."""
+        return None if self.batch < 0 else (self.batch, self.q_tokens)
 
 
 class DecodePlan:
@@ -146,7 +151,7 @@ class DecodePlan:
             schedule = self._schedule
         schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
-        schedule.rows = (lengths.kv_len.size[0], q_tokens)
+        schedule.batch, schedule.q_tokens = lengths.kv_len.size[0], q_tokens
         del keep
 
     def run(self, q, cache, page_table, kv_len, *, out=None, lse=None, visible_len=None, sink=None, schedule=None, workspace=None,
