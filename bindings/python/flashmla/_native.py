@@ -53,7 +53,10 @@ def _reader(tensor_type):
     if capsule is None:
         return None
     get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
-    address = get(capsule, b"dlpack_exchange_api")
+    try:
+        address = get(capsule, b"dlpack_exchange_api")
+    except ValueError:  # a draft of the protocol used another name
+        return None
     while address:
         table = _Exchange.from_address(address)
         if table.version.major == _EXCHANGE_MAJOR:
