@@ -174,7 +174,7 @@ class DecodePlan:
         schedule = self._schedule if schedule is None else _as_schedule(schedule, "decode", stream)
         if schedule is None:
             raise invalid("decode", "schedule", "none", "update(kv_len) before the first run")
-        if workspace is not None:
+        if workspace is not None and not isinstance(workspace, Buffer):
             workspace = Buffer.wrap(workspace, ("decode", "workspace"), stream)
         if visible_len is None and sink is None and dtype is None and stream is None:
             runner = self._runner
