@@ -18,6 +18,7 @@ from flashmla._errors import Error, invalid, unsupported, whole_number
 from flashmla._scratch import capture_id
 from flashmla._shared import run_once, shared_plan
 from flashmla.compat import _metadata
+from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
 from flashmla.torch import stream as current_stream
 
@@ -71,7 +72,7 @@ def get_mla_metadata(*args, **kwargs):
         raise unsupported(operation, "topk", named["topk"], f"None: {_DENSE}")
     lengths = named.get("cache_seqlens")
     if not isinstance(lengths, torch.Tensor) or lengths.dtype != torch.int32 or lengths.dim() != 1:
-        raise invalid(operation, "cache_seqlens", _tensor_text(lengths), "an int32 tensor [batch]")
+        raise invalid(operation, "cache_seqlens", tensor_text(lengths), "an int32 tensor [batch]")
     tokens = whole_number(operation, "num_q_tokens_per_head_k", named.get("num_q_tokens_per_head_k"), 1, 2**31 - 1)
     heads = whole_number(operation, "num_heads_k", named.get("num_heads_k"), 1, 2**31 - 1)
     if lengths.is_cuda:
@@ -117,7 +118,7 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
     try:
         if type(metadata) is SchedulerMetadata:
             if num_splits is not None:
-                raise invalid(_OPERATION, "num_splits", _tensor_text(num_splits), "None, as get_mla_metadata returned it with the object")
+                raise invalid(_OPERATION, "num_splits", tensor_text(num_splits), "None, as get_mla_metadata returned it with the object")
             return _run_with_object(metadata, asked, options, (q, k_cache, block_table, cache_seqlens), attn_sink)
         _check_two_tensors(metadata, num_splits, q)
         # The tensors say nothing that the lengths do not: the schedule is remade in every call.
@@ -142,13 +143,13 @@ def _refuse_what_is_not_built(is_fp8_kvcache, sparse):
         raise unsupported(_OPERATION, "is_fp8_kvcache", is_fp8_kvcache, f"False: {_DENSE}")
     for name, value in sparse.items():
         if value is not None:
-            raise unsupported(_OPERATION, name, _tensor_text(value), f"None: {_DENSE}")
+            raise unsupported(_OPERATION, name, tensor_text(value), f"None: {_DENSE}")
 
 
 def _check_tensors(tensors):
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise invalid(_OPERATION, name, _tensor_text(tensor), "a torch.Tensor")
+            raise invalid(_OPERATION, name, tensor_text(tensor), "a torch.Tensor")
 
 
 def _asked(q, k_cache, options):
@@ -208,14 +209,14 @@ def _current_capture(tensor):
 
 def _check_two_tensors(metadata, num_splits, q):
     if not isinstance(metadata, torch.Tensor):
-        raise invalid(_OPERATION, "tile_scheduler_metadata", _tensor_text(metadata), "what get_mla_metadata returned")
+        raise invalid(_OPERATION, "tile_scheduler_metadata", tensor_text(metadata), "what get_mla_metadata returned")
     wanted = {"tile_scheduler_metadata": (metadata, ("num_parts", _metadata.ROW)), "num_splits": (num_splits, (q.shape[0] + 1,))}
     for name, (tensor, shape) in wanted.items():
         if tensor is None and name == "num_splits":
             continue
         good = isinstance(tensor, torch.Tensor) and tensor.dtype == torch.int32
         if not good or tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
-            raise invalid(_OPERATION, name, _tensor_text(tensor), f"an int32 tensor [{', '.join(str(n) for n in shape)}]")
+            raise invalid(_OPERATION, name, tensor_text(tensor), f"an int32 tensor [{', '.join(str(n) for n in shape)}]")
         if tensor.device != q.device:
             raise invalid(_OPERATION, name, f"device {tensor.device}", f"{q.device}, that of q")
     if not metadata.is_cuda and metadata.shape[0] > 0:
@@ -249,14 +250,4 @@ def _renamed(error, metadata, q, k_cache, cache_seqlens):
             return own
         if asked != metadata.asked:
             return _other_shape(metadata.asked, asked)
-    operation, _, rest = str(error).partition(": ")
-    argument, colon, tail = rest.partition(": ")
-    if not colon or operation not in ("decode", "plan_update", "plan_create"):
-        return error
-    return Error(f"{_OPERATION}: {_ARGUMENTS.get(argument, argument)}: {tail}", error.status)
-
-
-def _tensor_text(value):
-    if isinstance(value, torch.Tensor):
-        return f"a {value.dtype} tensor {list(value.shape)} on {value.device}"
-    return f"{value!r}" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
+    return renamed(error, _OPERATION, _ARGUMENTS)
