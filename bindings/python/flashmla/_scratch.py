@@ -23,7 +23,20 @@ def _driver():
     library = ctypes.CDLL("libcuda.so.1")
     library.cuStreamIsCapturing.argtypes = (ctypes.c_void_p,) * 2
     library.cuStreamGetCaptureInfo_v2.argtypes = (ctypes.c_void_p,) * 6
+    library.cuStreamSynchronize.argtypes = (ctypes.c_void_p,)
     return library
+
+
+def synchronize(device_index, stream):
+    """Waits for a raw stream of a device. What went wrong there, the framework says at its own next call."""
+    driver = _driver()
+    context, popped = ctypes.c_void_p(), ctypes.c_void_p()
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device_index) != 0:
+        return
+    driver.cuCtxPushCurrent_v2(context)  # the default stream is that of the current context
+    driver.cuStreamSynchronize(stream or None)
+    driver.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    driver.cuDevicePrimaryCtxRelease_v2(device_index)
 
 
 def capture_id(stream):

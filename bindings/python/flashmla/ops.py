@@ -4,7 +4,7 @@ import ctypes
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, EmptyRow, KvFormat, LseBase
-from flashmla._arrays import adapter_of, fill, parse_as_bf16
+from flashmla._arrays import adapter_of, fill, parse_as_bf16, settle
 from flashmla._errors import invalid, member
 from flashmla._library import check, lib
 
@@ -54,6 +54,7 @@ def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=
         lse = adapter.empty(partial_lse, shape[1:3], DType.FP32, ("merge", "lse"))
     keep += _fill_all("merge", args, {"out": out, "lse": None if lse is False else lse}, as_bf16, raw)
     check(lib.flashmla_merge(ctypes.addressof(args), raw))
+    settle((partial_out, partial_lse, sink, out, lse), adapter.device(partial_out), raw)
     return out, None if lse is False else lse
 
 
@@ -68,7 +69,9 @@ def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype
     args = _abi.AppendArgs(kv_format=member("append", "kv_format", kv_format, KvFormat))
     arrays = dict(zip(("ckv", "kpe"), kv)) if isinstance(kv, tuple) else {"kv": kv}
     arrays |= {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
-    raw = _stream("append", adapter_of(cache, ("append", "cache")), cache, stream)
+    adapter = adapter_of(cache, ("append", "cache"))
+    raw = _stream("append", adapter, cache, stream)
     keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype), raw)
     check(lib.flashmla_append(ctypes.addressof(args), raw))
+    settle(arrays.values(), adapter.device(cache), raw)
     del keep

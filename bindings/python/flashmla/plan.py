@@ -8,7 +8,7 @@ import weakref
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, FaultCode, Isa, LseLayout
-from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16
+from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16, settle
 from flashmla._errors import Error, invalid, member, whole_number
 from flashmla._library import check, lib
 from flashmla._problem import Problem
@@ -152,6 +152,7 @@ class DecodePlan:
         schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
         schedule.batch, schedule.q_tokens = lengths.kv_len.size[0], q_tokens
+        settle((kv_len,), self.device, raw)
         del keep
 
     def run(self, q, cache, page_table, kv_len, *, out=None, lse=None, visible_len=None, sink=None, schedule=None, workspace=None,
@@ -215,6 +216,7 @@ class DecodePlan:
             keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
         with self.workspace_for(workspace, raw, query) as address:
             check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
+        settle(arrays.values(), self.device, raw)
         return arrays["out"], None if arrays["lse"] is False else arrays["lse"]
 
     @contextlib.contextmanager
