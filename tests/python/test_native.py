@@ -66,6 +66,23 @@ def test_other_strides_and_sizes_need_no_preparation():
     assert counted.answers == [0, 0, 0]
 
 
+def test_pairs_of_tensors():
+    counted = Counted()
+    q, cache, table, kv_len = counted.inputs
+    pairs = (q[..., :512], q[..., 512:]), (cache[..., :512].clone(), cache[:, :, 0, 512:])
+    out, lse = counted.run(*pairs, table, kv_len)
+    counted.run(q, pairs[1], table, kv_len, out=out.fill_(float("nan")), lse=lse.fill_(float("nan")))
+    assert counted.answers == [0, 0]
+    for wrong, words in [
+        (((q[..., :512], q[..., 512:].float()), cache), "q_pe: got dtype FP32"),
+        (((q[..., :512], None), cache), "q_pe: got no view"),
+        ((q[..., :512], cache), "q: got dim 3 = 512"),
+        ((pairs[0], (cache[..., :512], cache[1:, :, :, 512:])), "kpe: got dim 0"),
+    ]:
+        check(lambda: counted.plan.run(*wrong, table, kv_len), Status.INVALID_ARGUMENT, words)
+        counted.run(*pairs, table, kv_len)
+
+
 def test_what_it_does_not_know_goes_the_general_way():
     counted = Counted()
     q, cache, table, kv_len = counted.inputs

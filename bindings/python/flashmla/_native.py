@@ -31,7 +31,7 @@ class _Exchange(ctypes.Structure):
 class _Runner(ctypes.Structure):
     """The struct of that name in run.c."""
 
-    _fields_ = [(name, ctypes.c_void_p) for name in ("run", "plan", "read", "tensor_type", "none")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("run", "plan", "read", "tensor_type", "tuple_type", "none")]
 
 
 @functools.cache
@@ -68,12 +68,12 @@ def _reader(tensor_type):
 def make(handle, tensor_type):
     """run(q, cache, page_table, kv_len, out, lse or None, batch, q_tokens, schedule, workspace, stream) for a plan's handle, or None.
 
-    It answers a status, or NOT_HANDLED when nothing was called because an argument is not a plain tensor or the schedule is of other rows
+    q and cache are tensors or pairs of them. It answers a status, or NOT_HANDLED when nothing was called because an argument is not a plain tensor or the schedule is of other rows
     (batch -1: unknown). schedule and workspace are addresses of C views.
     """
     library, reader = _library(), _reader(tensor_type)
     if library is None or reader is None:
         return None
     run = ctypes.cast(lib.flashmla_plan_run, ctypes.c_void_p).value
-    runner = _Runner(run=run, plan=handle, read=reader, tensor_type=id(tensor_type), none=id(None))
+    runner = _Runner(run=run, plan=handle, read=reader, tensor_type=id(tensor_type), tuple_type=id(tuple), none=id(None))
     return library.flashmla_python_runner(ctypes.addressof(runner))

@@ -179,7 +179,7 @@ class DecodePlan:
             workspace = Buffer.wrap(workspace, ("decode", "workspace"), stream)
         if visible_len is None and sink is None and dtype is None and stream is None:
             runner = self._runner
-            if runner is None and type(q).__module__ == "torch":
+            if runner is None and type(q[0] if isinstance(q, tuple) and q else q).__module__ == "torch":
                 runner = self.torch_runner()
             if runner is not None:
                 result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out=out, lse=lse)

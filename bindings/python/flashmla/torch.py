@@ -121,11 +121,12 @@ class Runner:
 
     def run(self, schedule, workspace, q, cache, page_table, kv_len, *, out, lse):
         """(out, lse), or None when an argument is no plain tensor and the general path has to look at it. See DecodePlan.run."""
+        main = q[0] if type(q) is tuple else q
         if out is None or lse is None:
             try:
                 shape, out_like, lse_like = self._patterns
-                if q.shape != shape:
-                    shape, out_like, lse_like = self._like(q)
+                if main.shape != shape:
+                    shape, out_like, lse_like = self._like(main)
             except AttributeError:
                 return None
             if out is None:
@@ -139,7 +140,7 @@ class Runner:
             return self._run_framed(schedule, workspace, (q, cache, page_table, kv_len), out, lse)
         raw = stream(self.device_index) if self.on_gpu else 0
         given = workspace is not None
-        scratch = workspace if given else self.scratch.acquire(raw, q)
+        scratch = workspace if given else self.scratch.acquire(raw, main)
         try:
             status = native(
                 q, cache, page_table, kv_len, out, lse, schedule.batch, schedule.q_tokens, schedule.address, scratch.address, raw
@@ -155,7 +156,7 @@ class Runner:
 
     def _like(self, q):
         """Patterns of the outputs for a q of this shape."""
-        batch, q_tokens, h_q, _ = _rank4(q)
+        batch, q_tokens, h_q, _ = _rank4(q)  # of q or of its first part
         out_like = _pattern((batch, q_tokens, h_q, self.plan.problem.v_dim), self.out_dtype, self.device)
         lse_like = _pattern(self.plan.lse_shape(batch, q_tokens, h_q), torch.float32, self.device)
         patterns = self._patterns = (q.shape, out_like, lse_like)

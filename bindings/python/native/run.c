@@ -32,6 +32,8 @@ extern void* PyCapsule_GetPointer(Object* capsule, char const* name);
 extern Object* PyLong_FromLong(long value);
 extern long long PyLong_AsLongLong(Object* number);
 extern void* PyLong_AsVoidPtr(Object* number);
+extern ptrdiff_t PyTuple_Size(Object* tuple);
+extern Object* PyTuple_GetItem(Object* tuple, ptrdiff_t index);
 extern Object* PyObject_Type(Object* object);
 extern void Py_DecRef(Object* object);
 extern void PyErr_Clear(void);
@@ -79,6 +81,7 @@ typedef struct Runner {
   flashmla_plan const* plan;
   int (*read)(Object* object, DlTensor* tensor); /* dltensor_from_py_object_no_sync of the exchange API */
   Object* tensor_type;                           /* the only type that `read` is given */
+  Object* tuple_type;
   Object* none;
 } Runner;
 
@@ -88,12 +91,15 @@ enum { kNotHandled = -1 };
 /* Arguments by position. */
 enum { kQ, kCache, kPageTable, kKvLen, kOut, kLse, kBatch, kQTokens, kSchedule, kWorkspace, kStream, kNumArguments };
 
+static int is_exactly(Object* object, Object const* type) {
+  Object* const own = PyObject_Type(object);
+  Py_DecRef(own); /* the object holds it */
+  return own == type;
+}
+
 /* Whether the view now describes the object; false leaves no Python error behind. */
 static int read_view(Runner const* runner, Object* object, flashmla_view* view) {
-  Object* const type = PyObject_Type(object);
-  int const is_tensor = type == runner->tensor_type;
-  Py_DecRef(type);
-  if (!is_tensor) return 0;
+  if (!is_exactly(object, runner->tensor_type)) return 0;
   DlTensor tensor;
   if (runner->read(object, &tensor) != 0) {
     PyErr_Clear();
@@ -111,6 +117,13 @@ static int read_view(Runner const* runner, Object* object, flashmla_view* view) 
   return 1;
 }
 
+/* One tensor, or a tuple of the two that it consists of. */
+static int read_parts(Runner const* runner, Object* object, flashmla_view* fused, flashmla_view* first, flashmla_view* second) {
+  if (!is_exactly(object, runner->tuple_type)) return read_view(runner, object, fused);
+  return PyTuple_Size(object) == 2 && read_view(runner, PyTuple_GetItem(object, 0), first) &&
+         read_view(runner, PyTuple_GetItem(object, 1), second);
+}
+
 /* Whether q is of the batch and the query tokens that the schedule was made for; -1 for a schedule in the caller's own memory. */
 static int rows_fit(flashmla_view const* q, Object* batch, Object* q_tokens) {
   long long const wanted = PyLong_AsLongLong(batch);
@@ -121,11 +134,13 @@ static int fill_args(Runner const* runner, Object* const* arguments, flashmla_de
   memset(args, 0, sizeof *args);
   args->struct_size = sizeof *args;
   args->lengths.struct_size = sizeof args->lengths;
-  if (!read_view(runner, arguments[kQ], &args->q) || args->q.rank != 4) return 0;
-  if (!rows_fit(&args->q, arguments[kBatch], arguments[kQTokens]) || args->q.size[1] > INT32_MAX) return 0;
-  args->lengths.q_tokens = (int32_t)args->q.size[1];
-  return read_view(runner, arguments[kCache], &args->cache) && read_view(runner, arguments[kPageTable], &args->page_table) &&
-         read_view(runner, arguments[kKvLen], &args->lengths.kv_len) && read_view(runner, arguments[kOut], &args->out) &&
+  if (!read_parts(runner, arguments[kQ], &args->q, &args->q_nope, &args->q_pe)) return 0;
+  flashmla_view const* const q = args->q.rank != 0 ? &args->q : &args->q_nope;
+  if (q->rank != 4 || !rows_fit(q, arguments[kBatch], arguments[kQTokens]) || q->size[1] > INT32_MAX) return 0;
+  args->lengths.q_tokens = (int32_t)q->size[1];
+  return read_parts(runner, arguments[kCache], &args->cache, &args->ckv, &args->kpe) &&
+         read_view(runner, arguments[kPageTable], &args->page_table) && read_view(runner, arguments[kKvLen], &args->lengths.kv_len) &&
+         read_view(runner, arguments[kOut], &args->out) &&
          (arguments[kLse] == runner->none || read_view(runner, arguments[kLse], &args->lse));
 }
 
