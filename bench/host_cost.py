@@ -3,7 +3,8 @@
 
 perf_counter around each call; the device is synchronised outside the timing every 50 calls, so that the launch queue never fills; median
 of 10,000. `native` is DecodePlan.run with out= and lse= given; `compat` is flash_mla_with_kvcache of the drop-in in the object style,
-which allocates its outputs. --modules measures other modules with FlashMLA's functions beside them, in turns. One JSON line on stdout.
+which allocates its outputs. `builtin` says whether calls went through libflashmla_python.so (FLASHMLA_NATIVE=0: not). --modules measures
+other modules with FlashMLA's functions beside them, in turns. One JSON line on stdout.
 --device cpu only shows that the script works: there a call computes before it returns.
 """
 
@@ -18,6 +19,7 @@ import time
 import torch
 
 import flashmla
+from flashmla import _native
 
 H_Q, TOKENS, PAGE, TABLE_PAGES, JUNK_PAGE = 16, 8192, 64, 2560, 2147480000
 CALLS_BETWEEN_SYNCS = 50
@@ -82,6 +84,7 @@ def main():
         "python": platform.python_version(),
         "torch": torch.__version__,
         "flashmla": flashmla.__version__,
+        "builtin": _native.make(None, torch.Tensor) is not None,
         "calls": count,
         "us": {
             name: {

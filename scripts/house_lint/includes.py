@@ -16,6 +16,7 @@ INCLUDE = re.compile(r"^[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]", re.MUL
 ALLOWED = {
     "include": (),
     "examples": ("include",),
+    "bindings": ("include",),
     "tools": ("include", "src/conformance"),
     "bench": ("include", "src/conformance"),
     "src/core": ("include",),

@@ -7,7 +7,7 @@ import pytest
 from arrays import Foreign, torch
 
 import flashmla
-from flashmla import Status
+from flashmla import Status, _native
 
 GRAMMAR = re.compile(r"^[a-z_]+: [\w\[\]. ]+: got .+, expected .+", re.S)
 
@@ -145,8 +145,11 @@ def test_run(change, words):
 
 
 @pytest.mark.skipif(torch is None, reason="torch is not installed")
+@pytest.mark.parametrize("path", ["builtin", "ctypes"])
 @pytest.mark.parametrize("change, words", TORCH_RUNS, ids=[w.replace(":", "") for _, w in TORCH_RUNS])
-def test_run_with_torch(change, words):
+def test_run_with_torch(change, words, path, monkeypatch):
+    if path == "ctypes":
+        monkeypatch.setattr(_native, "make", lambda *_: None)
     plan = flashmla.DecodePlan(**PROBLEM)
     arguments = {name: torch.from_numpy(array) for name, array in inputs().items()}
     plan.update(arguments["kv_len"], q_tokens=1)

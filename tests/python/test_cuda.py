@@ -5,6 +5,7 @@ and ends with a summary line.
 """
 
 import sys
+import unittest
 
 try:
     import pytest
@@ -329,23 +330,26 @@ def refused(call, status):
         raise AssertionError(f"nothing was refused, expected {status.name}")
 
 
-def main():
-    """Every test without pytest."""
-    if REASON is not None:
-        print(f"python on cuda: skipped ({REASON})")
+def run_all(module, title, reason):
+    """Every test of a module's globals without pytest; the exit code."""
+    if reason is not None:
+        print(f"{title}: skipped ({reason})")
         return 77
-    passed = failed = 0
-    for name, test in [(name, value) for name, value in globals().items() if name.startswith("test_")]:
+    passed = failed = skipped = 0
+    for name, test in [(name, value) for name, value in module.items() if name.startswith("test_")]:
         try:
             test()
             torch.cuda.synchronize()
             passed += 1
+        except unittest.SkipTest as why:
+            skipped += 1
+            print(f"skipped {name}: {why}", flush=True)
         except Exception as error:
             failed += 1
             print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
-    print(f"python on cuda: {passed} passed, {failed} failed")
+    print(f"{title}: {passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_all(globals(), "python on cuda", REASON))

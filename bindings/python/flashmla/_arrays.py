@@ -6,7 +6,9 @@ An adapter is a module with the same few functions for one family of arrays:
     empty(like, shape, dtype, where) a new contiguous array of `dtype` (a DType) beside `like`
     buffer(like, num_bytes, where)   device memory for a schedule or workspace: (owner, address), 256-byte aligned
     stream(device_index)             the raw stream that work should go to
-`where` is (operation, argument) for error messages; `stream` the raw stream that will use the array, None for the default. flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
+    is_unordered(array)              whether its framework would use its memory without waiting for that stream
+`where` is (operation, argument) for error messages; `stream` the raw stream that will use the array, None for the default.
+flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
 """
 
 import ctypes
@@ -45,6 +47,14 @@ def _adapter_name(kind, where):
 def fill(view, array, where, as_bf16=False, stream=None):
     """Writes `array` into the C view; returns what must stay alive while the view is used, or None."""
     return adapter_of(array, where).fill(view, array, where, as_bf16, stream)
+
+
+def settle(arrays, device, stream):
+    """Waits for the work just enqueued where an array's framework could not know of it, and would read or free its memory too soon."""
+    if device[0] != DeviceKind.CPU and any(_adapters[type(array)].is_unordered(array) for array in arrays if type(array) in _adapters):
+        from flashmla._scratch import synchronize
+
+        synchronize(device[1], stream)
 
 
 def write_view(view, address, dtype, *, device, sizes, strides, where):

@@ -5,6 +5,7 @@ the caller holds, keeps the memory. Layout: https://dmlc.github.io/dlpack/latest
 """
 
 import ctypes
+import sys
 
 from flashmla._abi import DeviceKind, DType
 from flashmla._arrays import HostMemory, write_view
@@ -74,11 +75,24 @@ def device(array):
     return _checked_device(array, ("array", "device"))
 
 
+def _family(array):
+    return type(array).__module__.partition(".")[0]
+
+
 def _namespace(like, where):
-    try:
+    """What has the dtypes of an array's framework, and its `empty`."""
+    if hasattr(like, "__array_namespace__"):
         return like.__array_namespace__()
-    except AttributeError:
-        raise invalid(*where, f"no array, and {type(like).__module__} has no __array_namespace__ to make one", "an array") from None
+    if _family(like) == "cupy":  # before version 14
+        return sys.modules["cupy"]
+    raise invalid(*where, f"no array, and {type(like).__module__} has no __array_namespace__ to make one", "an array")
+
+
+def _new(like, shape, element, names):
+    if _family(like) == "cupy":  # its `empty` takes no device
+        with like.device:
+            return names.empty(shape, dtype=element)
+    return names.empty(shape, dtype=element, device=like.device)
 
 
 def empty(like, shape, dtype, where):
@@ -88,7 +102,7 @@ def empty(like, shape, dtype, where):
         if str(like.dtype) not in (_NAMES[dtype], "uint16"):
             raise invalid(*where, f"no array, and {names.__name__} has no {_NAMES[dtype]}", "an array")
         element = like.dtype
-    return names.empty(shape, dtype=element, device=like.device)
+    return _new(like, shape, element, names)
 
 
 def buffer(like, num_bytes, where):
@@ -96,10 +110,16 @@ def buffer(like, num_bytes, where):
         memory = HostMemory(num_bytes)
         return memory, memory.address
     names = _namespace(like, where)
-    memory = names.empty((num_bytes,), dtype=names.uint8, device=like.device)
+    memory = _new(like, (num_bytes,), names.uint8, names)
     capsule = memory.__dlpack__(stream=_LEGACY_STREAM)
     tensor = _Tensor.from_address(_capsule_pointer(capsule, b"dltensor"))
     return memory, tensor.data + tensor.byte_offset
+
+
+def is_unordered(array):
+    """Whether an array's framework orders its own streams alone: it reads results, and reuses memory, when work on another stream may still
+    be going on. JAX does; CuPy's streams wait for the default stream unless they were made not to."""
+    return _family(array) in ("jax", "jaxlib")
 
 
 def stream(device_index):

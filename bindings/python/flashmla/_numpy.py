@@ -49,3 +49,7 @@ def buffer(like, num_bytes, where):
 
 def stream(device_index):
     return 0
+
+
+def is_unordered(array):
+    return False

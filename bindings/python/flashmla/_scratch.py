@@ -18,21 +18,37 @@ _CAPTURE_ACTIVE = 1
 
 
 @functools.cache
-def _capture_info():
-    """The driver's own answer, found when the first stream asks: no framework need tell, and nothing is loaded without a GPU."""
-    function = ctypes.CDLL("libcuda.so.1").cuStreamGetCaptureInfo_v2
-    function.restype, function.argtypes = ctypes.c_int, (ctypes.c_void_p,) * 6
-    return function
+def _driver():
+    """The driver itself, found when the first stream asks: no framework need tell, and nothing is loaded without a GPU."""
+    library = ctypes.CDLL("libcuda.so.1")
+    library.cuStreamIsCapturing.argtypes = (ctypes.c_void_p,) * 2
+    library.cuStreamGetCaptureInfo_v2.argtypes = (ctypes.c_void_p,) * 6
+    library.cuStreamSynchronize.argtypes = (ctypes.c_void_p,)
+    return library
+
+
+def synchronize(device_index, stream):
+    """Waits for a raw stream of a device. What went wrong there, the framework says at its own next call."""
+    driver = _driver()
+    context, popped = ctypes.c_void_p(), ctypes.c_void_p()
+    if driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device_index) != 0:
+        return
+    driver.cuCtxPushCurrent_v2(context)  # the default stream is that of the current context
+    driver.cuStreamSynchronize(stream or None)
+    driver.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    driver.cuDevicePrimaryCtxRelease_v2(device_index)
 
 
 def capture_id(stream):
     """A number that names the graph capture going on on a raw stream; 0 when there is none. The default stream cannot be captured."""
     if not stream:
         return 0
+    driver = _driver()
     answer = (ctypes.c_uint64 * 2)()  # status (an int), id
     address = ctypes.addressof(answer)
-    if _capture_info()(stream, address, address + 8, None, None, None) != 0 or answer[0] & 0xFFFFFFFF != _CAPTURE_ACTIVE:
+    if driver.cuStreamIsCapturing(stream, address) != 0 or answer[0] != _CAPTURE_ACTIVE:  # the usual answer, for a third of the price
         return 0
+    driver.cuStreamGetCaptureInfo_v2(stream, address, address + 8, None, None, None)
     return answer[1]
 
 

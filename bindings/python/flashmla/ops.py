@@ -4,7 +4,7 @@ import ctypes
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, EmptyRow, KvFormat, LseBase
-from flashmla._arrays import adapter_of, fill, parse_as_bf16
+from flashmla._arrays import adapter_of, fill, parse_as_bf16, settle
 from flashmla._errors import invalid, member, whole_number
 from flashmla._library import check, lib
 
@@ -54,6 +54,7 @@ def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=
         lse = adapter.empty(partial_lse, shape[1:3], DType.FP32, ("merge", "lse"))
     keep += _fill_all("merge", args, {"out": out, "lse": None if lse is False else lse}, as_bf16, raw)
     check(lib.flashmla_merge(ctypes.addressof(args), raw))
+    settle((partial_out, partial_lse, sink, out, lse), adapter.device(partial_out), raw)
     return out, None if lse is False else lse
 
 
@@ -68,9 +69,11 @@ def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype
     args = _abi.AppendArgs(kv_format=member("append", "kv_format", kv_format, KvFormat))
     arrays = dict(zip(("ckv", "kpe"), kv)) if isinstance(kv, tuple) else {"kv": kv}
     arrays |= {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
-    raw = _stream("append", adapter_of(cache, ("append", "cache")), cache, stream)
+    adapter = adapter_of(cache, ("append", "cache"))
+    raw = _stream("append", adapter, cache, stream)
     keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype), raw)
     check(lib.flashmla_append(ctypes.addressof(args), raw))
+    settle(arrays.values(), adapter.device(cache), raw)
     del keep
 
 
@@ -86,13 +89,15 @@ def copy_pages(caches, copies, *, stream=None):
     if not caches:
         raise invalid(operation, "caches", "no array", "at least one")
     views = (_abi.View * len(caches))()
-    raw = _stream(operation, adapter_of(caches[0], (operation, "caches[0]")), caches[0], stream)
+    adapter = adapter_of(caches[0], (operation, "caches[0]"))
+    raw = _stream(operation, adapter, caches[0], stream)
     keep = [fill(view, cache, (operation, f"caches[{i}]"), True, raw) for i, (view, cache) in enumerate(zip(views, caches))]
     pairs = _page_copies(operation, copies)
     args = _abi.CopyPagesArgs(
         caches=ctypes.addressof(views), num_caches=len(caches), copies=ctypes.addressof(pairs), num_copies=len(pairs)
     )
     check(lib.flashmla_copy_pages(ctypes.addressof(args), raw))
+    settle(caches, adapter.device(caches[0]), raw)
     del keep
 
 

@@ -8,7 +8,7 @@ import weakref
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, FaultCode, Isa, LseLayout
-from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16
+from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16, settle
 from flashmla._errors import Error, invalid, member, whole_number
 from flashmla._library import check, lib
 from flashmla._problem import Problem
@@ -45,12 +45,17 @@ class Fault(typing.NamedTuple):
 class Schedule(Buffer):
     """A step's schedule: made by `DecodePlan.new_schedule`, filled by `update`, read by `run`; one serves all layers of the step."""
 
-    __slots__ = ("rows", "capture")
+    __slots__ = ("batch", "q_tokens", "capture")
 
     def __init__(self, memory):
         super().__init__(memory)
-        self.rows = None  # (batch, q_tokens) of the last update; None when the caller's own memory holds it
+        self.batch = self.q_tokens = -1  # of the last update; -1 when the caller's own memory holds it
         self.capture = 0  # the graph capture that fills it, or 0
+
+    @property
+    def rows(self):
+        """(batch, q_tokens), or None when unknown."""
+        return None if self.batch < 0 else (self.batch, self.q_tokens)
 
 
 class DecodePlan:
@@ -146,7 +151,8 @@ class DecodePlan:
             schedule = self._schedule
         schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
-        schedule.rows = (lengths.kv_len.size[0], q_tokens)
+        schedule.batch, schedule.q_tokens = lengths.kv_len.size[0], q_tokens
+        settle((kv_len,), self.device, raw)
         del keep
 
     def run(self, q, cache, page_table, kv_len, *, out=None, lse=None, visible_len=None, sink=None, schedule=None, workspace=None,
@@ -169,11 +175,11 @@ class DecodePlan:
         schedule = self._schedule if schedule is None else _as_schedule(schedule, "decode", stream)
         if schedule is None:
             raise invalid("decode", "schedule", "none", "update(kv_len) before the first run")
-        if workspace is not None:
+        if workspace is not None and not isinstance(workspace, Buffer):
             workspace = Buffer.wrap(workspace, ("decode", "workspace"), stream)
         if visible_len is None and sink is None and dtype is None and stream is None:
             runner = self._runner
-            if runner is None and type(q).__module__ == "torch":
+            if runner is None and type(q[0] if isinstance(q, tuple) and q else q).__module__ == "torch":
                 runner = self.torch_runner()
             if runner is not None:
                 result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out=out, lse=lse)
@@ -210,6 +216,7 @@ class DecodePlan:
             keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
         with self.workspace_for(workspace, raw, query) as address:
             check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
+        settle(arrays.values(), self.device, raw)
         return arrays["out"], None if arrays["lse"] is False else arrays["lse"]
 
     @contextlib.contextmanager

@@ -1,14 +1,15 @@
 """The adapter for torch.Tensor, and the quick path of `run` for them. This module imports torch; `import flashmla` does not import it.
 
-Attributes only, no DLPack, and the raw current stream. An eager call's cost on the host is mostly Python's, so `Runner` keeps argument
-structs filled in: a call whose shapes, strides, dtypes and devices are those of the last one writes six pointers and calls the library.
+No __dlpack__, and the raw current stream. An eager call's cost on the host is mostly Python's, so `Runner` hands plain tensors to a
+builtin function that reads them in C (flashmla._native). Where that cannot be had it keeps argument structs filled in: a call whose
+shapes, strides, dtypes and devices are those of the last one writes six pointers and calls the library.
 """
 
 import ctypes
 
 import torch
 
-from flashmla import _abi
+from flashmla import _abi, _native
 from flashmla._abi import DeviceKind, DType
 from flashmla._arrays import HOST, resolve_dtype, write_view
 from flashmla._errors import invalid
@@ -60,6 +61,10 @@ def _public_raw_stream(device_index):
 stream = getattr(torch._C, "_cuda_getCurrentRawStream", _public_raw_stream)
 
 
+def is_unordered(array):
+    return False
+
+
 _POINTER = ctypes.sizeof(ctypes.c_uint64)
 
 
@@ -77,18 +82,19 @@ _LSE = _pointer_index(_abi.DecodeArgs.lse)
 _Words = ctypes.c_uint64 * (ctypes.sizeof(_abi.DecodeArgs) // _POINTER)
 _run = lib.flashmla_plan_run
 _new_like = torch.empty_like
-_CONTIGUOUS = torch.contiguous_format
 
 
 def _pattern(shape, dtype, device):
-    """One element seen as `shape`. empty_like of it costs two thirds of torch.empty, which parses sizes, dtype and device each time."""
-    return torch.empty_strided(shape, (0,) * len(shape), dtype=dtype, device=device)
+    """A tensor of no memory that empty_like can copy: half the cost of torch.empty, which parses sizes, dtype and device each time."""
+    pattern = torch.empty(shape, dtype=dtype, device=device)
+    pattern.untyped_storage().resize_(0)
+    return pattern
 
 
 class _Frame:
     """One argument struct, filled in for calls that look alike. Used by one call at a time, since the library reads it without the GIL."""
 
-    __slots__ = ("args", "address", "words", "inputs", "rows", "out_like", "out_layout", "lse_like", "lse_layout")
+    __slots__ = ("args", "address", "words", "inputs", "rows", "out_layout", "lse_layout")
 
     def __init__(self):
         self.args = _abi.DecodeArgs()
@@ -109,10 +115,56 @@ class Runner:
         self.device_index = plan.device[1]
         self.device = torch.device("cuda", self.device_index) if self.on_gpu else torch.device("cpu")
         self.out_dtype = _TORCH_DTYPES[plan.problem.element_of_out]
+        self.native = _native.make(plan.handle, torch.Tensor)
+        self._patterns = (None, None, None)  # shape of q, what out and lse are then like
         self._frames = []
 
     def run(self, schedule, workspace, q, cache, page_table, kv_len, *, out, lse):
         """(out, lse), or None when an argument is no plain tensor and the general path has to look at it. See DecodePlan.run."""
+        main = q[0] if type(q) is tuple else q
+        if out is None or lse is None:
+            try:
+                shape, out_like, lse_like = self._patterns
+                if main.shape != shape:
+                    shape, out_like, lse_like = self._like(main)
+            except AttributeError:
+                return None
+            if out is None:
+                out = _new_like(out_like)
+            if lse is None:
+                lse = _new_like(lse_like)
+        if lse is False:
+            lse = None
+        native = self.native
+        if native is None:
+            return self._run_framed(schedule, workspace, (q, cache, page_table, kv_len), out, lse)
+        raw = stream(self.device_index) if self.on_gpu else 0
+        given = workspace is not None
+        scratch = workspace if given else self.scratch.acquire(raw, main)
+        try:
+            status = native(
+                q, cache, page_table, kv_len, out, lse, schedule.batch, schedule.q_tokens, schedule.address, scratch.address, raw
+            )  # fmt: skip
+        finally:
+            if not given:
+                self.scratch.release(scratch)
+        if status:
+            if status == _native.NOT_HANDLED:
+                return self._run_framed(schedule, workspace, (q, cache, page_table, kv_len), out, lse)
+            check(status)
+        return out, lse
+
+    def _like(self, q):
+        """Patterns of the outputs for a q of this shape."""
+        batch, q_tokens, h_q, _ = _rank4(q)  # of q or of its first part
+        out_like = _pattern((batch, q_tokens, h_q, self.plan.problem.v_dim), self.out_dtype, self.device)
+        lse_like = _pattern(self.plan.lse_shape(batch, q_tokens, h_q), torch.float32, self.device)
+        patterns = self._patterns = (q.shape, out_like, lse_like)
+        return patterns
+
+    def _run_framed(self, schedule, workspace, tensors, out, lse):
+        """The same through ctypes, and for whatever the builtin does not know; lse None for none."""
+        q, cache, page_table, kv_len = tensors
         try:
             inputs = (
                 q.shape, q.stride(), q.dtype, q.device, cache.shape, cache.stride(), cache.dtype, cache.device,
@@ -133,39 +185,29 @@ class Runner:
                 from flashmla.plan import stale_schedule
 
                 raise stale_schedule(schedule.rows, frame.rows)
-            if out is None:
-                out = _new_like(frame.out_like, memory_format=_CONTIGUOUS)
-            if lse is None:
-                lse = _new_like(frame.lse_like, memory_format=_CONTIGUOUS)
             layout = (out.shape, out.stride(), out.dtype, out.device)
             if frame.out_layout != layout:
                 frame.out_layout = None
                 fill(frame.args.out, out, ("decode", "out"))
                 frame.out_layout = layout
-            layout = (lse.shape, lse.stride(), lse.dtype, lse.device) if lse is not False else False
+            layout = False if lse is None else (lse.shape, lse.stride(), lse.dtype, lse.device)
             if frame.lse_layout != layout:
                 self._bind_lse(frame, lse, layout)
             words = frame.words
-            words[_Q] = q.data_ptr()
-            words[_CACHE] = cache.data_ptr()
-            words[_PAGE_TABLE] = page_table.data_ptr()
-            words[_KV_LEN] = kv_len.data_ptr()
+            words[_Q], words[_CACHE] = q.data_ptr(), cache.data_ptr()
+            words[_PAGE_TABLE], words[_KV_LEN] = page_table.data_ptr(), kv_len.data_ptr()
             words[_OUT] = out.data_ptr()
-            words[_LSE] = lse.data_ptr() if lse is not False else 0
+            words[_LSE] = 0 if lse is None else lse.data_ptr()
             raw = stream(self.device_index) if self.on_gpu else 0
-            if workspace is not None:
-                status = _run(self.handle, frame.address, schedule.address, workspace.address, raw)
-            else:
-                scratch = self.scratch.acquire(raw, q)
-                try:
-                    status = _run(self.handle, frame.address, schedule.address, scratch.address, raw)
-                finally:
+            scratch = self.scratch.acquire(raw, q) if workspace is None else workspace
+            try:
+                check(_run(self.handle, frame.address, schedule.address, scratch.address, raw))
+            finally:
+                if workspace is None:
                     self.scratch.release(scratch)
-            if status:
-                check(status)
         finally:
             self._frames.append(frame)
-        return out, None if lse is False else lse
+        return out, lse
 
     def _bind_inputs(self, frame, q, cache, page_table, kv_len):
         frame.inputs = None
@@ -174,18 +216,21 @@ class Runner:
         fill(args.cache, cache, ("decode", "cache"))
         fill(args.page_table, page_table, ("decode", "page_table"))
         fill(args.lengths.kv_len, kv_len, ("decode", "kv_len"))
-        if q.dim() != 4:
-            raise invalid("decode", "q", f"rank {q.dim()}", "rank 4: [batch, q_tokens, h_q, dim]")
-        batch, q_tokens, h_q, _ = q.shape
+        batch, q_tokens, _, _ = _rank4(q)
         args.lengths.q_tokens = q_tokens
         frame.rows = (batch, q_tokens)
-        frame.out_like = _pattern((batch, q_tokens, h_q, self.plan.problem.v_dim), self.out_dtype, self.device)
-        frame.lse_like = _pattern(self.plan.lse_shape(batch, q_tokens, h_q), torch.float32, self.device)
 
     def _bind_lse(self, frame, lse, layout):
         frame.lse_layout = None
-        if lse is False:
+        if lse is None:
             frame.args.lse = _abi.View()
         else:
             fill(frame.args.lse, lse, ("decode", "lse"))
         frame.lse_layout = layout
+
+
+def _rank4(q):
+    """The sizes of q."""
+    if len(q.shape) != 4:
+        raise invalid("decode", "q", f"rank {len(q.shape)}", "rank 4: [batch, q_tokens, h_q, dim]")
+    return q.shape

@@ -14,11 +14,11 @@ import threading
 import torch
 
 from flashmla import __version__
-from flashmla._abi import DeviceKind
 from flashmla._errors import Error, invalid, unsupported, whole_number
 from flashmla._scratch import capture_id
+from flashmla._shared import run_once, shared_plan
 from flashmla.compat import _metadata
-from flashmla.plan import DecodePlan
+from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
 from flashmla.torch import stream as current_stream
 
@@ -32,7 +32,6 @@ _ARGUMENTS = {
 }  # fmt: skip
 _METADATA_ARGUMENTS = ("cache_seqlens", "num_q_tokens_per_head_k", "num_heads_k", "num_heads_q", "is_fp8_kvcache", "topk")
 
-_plans = {}  # what a call asks of a plan -> DecodePlan; kept for good, since graphs may use their workspaces
 _lock = threading.Lock()
 
 
@@ -73,7 +72,7 @@ def get_mla_metadata(*args, **kwargs):
         raise unsupported(operation, "topk", named["topk"], f"None: {_DENSE}")
     lengths = named.get("cache_seqlens")
     if not isinstance(lengths, torch.Tensor) or lengths.dtype != torch.int32 or lengths.dim() != 1:
-        raise invalid(operation, "cache_seqlens", _tensor_text(lengths), "an int32 tensor [batch]")
+        raise invalid(operation, "cache_seqlens", tensor_text(lengths), "an int32 tensor [batch]")
     tokens = whole_number(operation, "num_q_tokens_per_head_k", named.get("num_q_tokens_per_head_k"), 1, 2**31 - 1)
     heads = whole_number(operation, "num_heads_k", named.get("num_heads_k"), 1, 2**31 - 1)
     if lengths.is_cuda:
@@ -119,10 +118,11 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
     try:
         if type(metadata) is SchedulerMetadata:
             if num_splits is not None:
-                raise invalid(_OPERATION, "num_splits", _tensor_text(num_splits), "None, as get_mla_metadata returned it with the object")
+                raise invalid(_OPERATION, "num_splits", tensor_text(num_splits), "None, as get_mla_metadata returned it with the object")
             return _run_with_object(metadata, asked, options, (q, k_cache, block_table, cache_seqlens), attn_sink)
         _check_two_tensors(metadata, num_splits, q)
-        return _run_with_tensors(asked, (q, k_cache, block_table, cache_seqlens), attn_sink)
+        # The tensors say nothing that the lengths do not: the schedule is remade in every call.
+        return run_once(_plan_for(asked), q, k_cache, block_table, cache_seqlens, sink=attn_sink)
     except Error as error:
         raise _renamed(error, metadata, q, k_cache, cache_seqlens) from None
 
@@ -143,13 +143,13 @@ def _refuse_what_is_not_built(is_fp8_kvcache, sparse):
         raise unsupported(_OPERATION, "is_fp8_kvcache", is_fp8_kvcache, f"False: {_DENSE}")
     for name, value in sparse.items():
         if value is not None:
-            raise unsupported(_OPERATION, name, _tensor_text(value), f"None: {_DENSE}")
+            raise unsupported(_OPERATION, name, tensor_text(value), f"None: {_DENSE}")
 
 
 def _check_tensors(tensors):
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise invalid(_OPERATION, name, _tensor_text(tensor), "a torch.Tensor")
+            raise invalid(_OPERATION, name, tensor_text(tensor), "a torch.Tensor")
 
 
 def _asked(q, k_cache, options):
@@ -172,17 +172,11 @@ def _asked(q, k_cache, options):
 
 
 def _plan_for(asked):
-    """Plans are shared by all calls that ask for the same; batches share one up to the next power of two."""
     (device, h_q, h_kv, kv_format, page, s_q, causal, scale, batch_invariant), (batch, _) = asked
-    max_batch = 1 << max(batch - 1, 0).bit_length()
-    key = (asked[0], max_batch)
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans[key] = DecodePlan(
-            h_q=h_q, h_kv=h_kv, kv_format=kv_format, page_tokens=page, max_batch=max_batch, max_q_tokens=max(s_q, 1), causal=causal,
-            scale=scale, batch_invariant=batch_invariant, device=device,
-        )  # fmt: skip
-    return plan
+    return shared_plan(
+        device, batch, h_q=h_q, h_kv=h_kv, kv_format=kv_format, page_tokens=page, max_q_tokens=max(s_q, 1), causal=causal, scale=scale,
+        batch_invariant=batch_invariant,
+    )  # fmt: skip
 
 
 def _run_with_object(metadata, asked, options, tensors, attn_sink):
@@ -201,7 +195,7 @@ def _run_with_object(metadata, asked, options, tensors, attn_sink):
         elif metadata.capture and metadata.capture != _current_capture(q):
             # A graph fills the schedule at its replays, and there may have been none yet.
             _update(metadata.runner.plan, metadata, metadata.schedule, cache_seqlens, asked)
-    return _run(metadata.runner, metadata.schedule, None, tensors, attn_sink)
+    return metadata.runner.plan.run(q, k_cache, block_table, cache_seqlens, sink=attn_sink, schedule=metadata.schedule)
 
 
 def _update(plan, metadata, schedule, cache_seqlens, asked):
@@ -213,42 +207,16 @@ def _current_capture(tensor):
     return capture_id(current_stream(tensor.device.index)) if tensor.is_cuda else 0
 
 
-def _run_with_tensors(asked, tensors, attn_sink):
-    """The schedule is remade in every call, in memory that belongs to the stream as the workspace does."""
-    q, k_cache, block_table, cache_seqlens = tensors
-    with _lock:
-        plan = _plan_for(asked)
-    raw = current_stream(q.device.index) if plan.device[0] == DeviceKind.CUDA else 0
-    scratch = plan.scratch.acquire(raw, q)
-    try:
-        if scratch.schedule is None:
-            scratch.schedule = plan.new_schedule(q)
-        plan.update(cache_seqlens, q_tokens=asked[1][1], schedule=scratch.schedule)
-        return _run(plan.torch_runner(), scratch.schedule, scratch.workspace, tensors, attn_sink)
-    finally:
-        plan.scratch.release(scratch)
-
-
-def _run(runner, schedule, workspace, tensors, attn_sink):
-    if attn_sink is None:
-        result = runner.run(schedule, workspace, *tensors, out=None, lse=None)
-        if result is not None:
-            return result
-    names = ("q", "cache", "page_table", "lengths.kv_len")
-    arrays = dict(zip(names, tensors)) | {"sink": attn_sink, "out": None, "lse": None}
-    return runner.plan.run_arrays(arrays, schedule, workspace, None, False)
-
-
 def _check_two_tensors(metadata, num_splits, q):
     if not isinstance(metadata, torch.Tensor):
-        raise invalid(_OPERATION, "tile_scheduler_metadata", _tensor_text(metadata), "what get_mla_metadata returned")
+        raise invalid(_OPERATION, "tile_scheduler_metadata", tensor_text(metadata), "what get_mla_metadata returned")
     wanted = {"tile_scheduler_metadata": (metadata, ("num_parts", _metadata.ROW)), "num_splits": (num_splits, (q.shape[0] + 1,))}
     for name, (tensor, shape) in wanted.items():
         if tensor is None and name == "num_splits":
             continue
         good = isinstance(tensor, torch.Tensor) and tensor.dtype == torch.int32
         if not good or tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
-            raise invalid(_OPERATION, name, _tensor_text(tensor), f"an int32 tensor [{', '.join(str(n) for n in shape)}]")
+            raise invalid(_OPERATION, name, tensor_text(tensor), f"an int32 tensor [{', '.join(str(n) for n in shape)}]")
         if tensor.device != q.device:
             raise invalid(_OPERATION, name, f"device {tensor.device}", f"{q.device}, that of q")
     if not metadata.is_cuda and metadata.shape[0] > 0:
@@ -282,14 +250,4 @@ def _renamed(error, metadata, q, k_cache, cache_seqlens):
             return own
         if asked != metadata.asked:
             return _other_shape(metadata.asked, asked)
-    operation, _, rest = str(error).partition(": ")
-    argument, colon, tail = rest.partition(": ")
-    if not colon or operation not in ("decode", "plan_update", "plan_create"):
-        return error
-    return Error(f"{_OPERATION}: {_ARGUMENTS.get(argument, argument)}: {tail}", error.status)
-
-
-def _tensor_text(value):
-    if isinstance(value, torch.Tensor):
-        return f"a {value.dtype} tensor {list(value.shape)} on {value.device}"
-    return f"{value!r}" if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
+    return renamed(error, _OPERATION, _ARGUMENTS)

@@ -1,0 +1,38 @@
+"""Plans for callers that have none: one for all calls that ask for the same, and an update and run in one call."""
+
+import threading
+
+from flashmla._abi import DeviceKind
+from flashmla._arrays import adapter_of
+from flashmla.plan import DecodePlan
+
+_plans = {}  # (device, maximum batch, fields) -> DecodePlan; kept for good, since graphs may use their workspaces
+_lock = threading.Lock()
+
+
+def shared_plan(device, batch, **fields):
+    """The plan of a problem on a device (a pair); batches share one up to the next power of two."""
+    max_batch = 1 << max(batch - 1, 0).bit_length()
+    key = (device, max_batch, *fields.items())
+    plan = _plans.get(key)
+    if plan is None:
+        with _lock:
+            plan = _plans.get(key)
+            if plan is None:
+                plan = _plans[key] = DecodePlan(device=device, max_batch=max_batch, **fields)
+    return plan
+
+
+def run_once(plan, q, cache, page_table, kv_len, **more):
+    """`update` and `run` on the current stream, with a schedule in memory that belongs to the stream as the workspace does: the lock that
+    keeps runs apart keeps it from being remade under one."""
+    main = q[0] if isinstance(q, tuple) else q
+    raw = adapter_of(main, ("decode", "q")).stream(plan.device[1]) if plan.device[0] == DeviceKind.CUDA else 0
+    scratch = plan.scratch.acquire(raw, main)
+    try:
+        if scratch.schedule is None:
+            scratch.schedule = plan.new_schedule(main)
+        plan.update(kv_len, q_tokens=main.shape[1], schedule=scratch.schedule)
+        return plan.run(q, cache, page_table, kv_len, schedule=scratch.schedule, workspace=scratch.workspace, **more)
+    finally:
+        plan.scratch.release(scratch)
