@@ -11,7 +11,11 @@ namespace {
 constexpr IsaRow kTable[] = {
     {FLASHMLA_ISA_AVX512_BF16, "cpu.decode.avx512_bf16",
      "BF16_576 by BF16 dot products, FP16_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx512Bf16Kernels},
+    {FLASHMLA_ISA_AVX512F, "cpu.decode.avx512f", "BF16_576 and FP16_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx512fKernels},
     {FLASHMLA_ISA_AVX2, "cpu.decode.avx2", "BF16_576 and FP16_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx2Kernels},
+    {FLASHMLA_ISA_NEON_BF16, "cpu.decode.neon_bf16",
+     "BF16_576 by BF16 dot products, FP16_576 in float32; any page size, h_q, h_kv, q_tokens", &kNeonBf16Kernels},
+    {FLASHMLA_ISA_NEON, "cpu.decode.neon", "BF16_576 and FP16_576 in float32; any page size, h_q, h_kv, q_tokens", &kNeonKernels},
     {FLASHMLA_ISA_PORTABLE, "cpu.decode.portable", "BF16_576 and FP16_576 in float32; any page size, h_q, h_kv, q_tokens",
      &kPortableKernels},
 };
