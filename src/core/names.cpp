@@ -51,6 +51,8 @@ char const* isa_name(int32_t isa) noexcept {
       return "neon";
     case FLASHMLA_ISA_NEON_BF16:
       return "neon_bf16";
+    case FLASHMLA_ISA_AMX_BF16:
+      return "amx_bf16";
     default:
       return "?";
   }

@@ -58,7 +58,7 @@ WorkerMemory WorkerLayout::carve(char* base, size_t* bytes) const {
   carver.take(memory.scratch.scores, padded * kTileTokens);
   carver.take(memory.scratch.pairs, padded * kTileTokens);
   carver.take(memory.scratch.panel, std::max(panel_fp32, panel_pairs));
-  carver.take(memory.scratch.staged, kGroupTokens * qk_dim);
+  carver.take(memory.scratch.staged, kTileTokens * qk_dim);
   carver.take(memory.scratch.row_max, padded);
   carver.take(memory.scratch.row_sum, padded);
   carver.take(memory.scratch.alpha, padded);

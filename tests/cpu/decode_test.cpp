@@ -4,7 +4,6 @@
 
 #include "core/names.hpp"
 #include "cpu/decode_fixture.hpp"
-#include "cpu/isa/detect.hpp"
 #include "cpu/isa_table.hpp"
 
 namespace flashmla::cpu::test {
@@ -13,8 +12,8 @@ namespace {
 class DecodeTest : public testing::TestWithParam<flashmla_isa> {
  protected:
   void SetUp() override {
-    std::string const missing = missing_features(GetParam());
-    if (!missing.empty()) GTEST_SKIP() << missing;
+    for (core::KernelRow const& row : kernel_rows())
+      if (row.isa == GetParam() && !row.usable) GTEST_SKIP() << row.reason;
   }
   [[nodiscard]] CallSetup base() const {
     CallSetup s;

@@ -11,7 +11,7 @@
 namespace flashmla::tools {
 namespace {
 
-constexpr std::array<char const*, 7> kIsaNames = {"auto", "portable", "avx2", "avx512_bf16", "avx512f", "neon", "neon_bf16"};
+constexpr std::array<char const*, 8> kIsaNames = {"auto", "portable", "avx2", "avx512_bf16", "avx512f", "neon", "neon_bf16", "amx_bf16"};
 
 DeviceInfo const* find_device(std::vector<DeviceInfo> const& all, Device device) {
   auto const found = std::find_if(all.begin(), all.end(),

@@ -87,6 +87,7 @@ class Isa(enum.IntEnum):
     AVX512F = 4
     NEON = 5
     NEON_BF16 = 6
+    AMX_BF16 = 7
 
 
 class FaultCode(enum.IntEnum):

@@ -25,7 +25,7 @@ struct DecodeFp32 {
       Tile const& tile = tiles[at];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       widen_tile(task, tile);
-      Prefetcher ahead = {&tiles[at ^ 1], task.latent + task.rope, task.latent, 0, 0};
+      Prefetcher<Isa> ahead = {&tiles[at ^ 1], task.latent, task.rope, 0, 0};
       for (int block = 0; block < task.num_blocks; ++block) {
         score(task, tile, block, &ahead);
         Softmax<Isa>::template run<false>(task, tile, block);
@@ -35,23 +35,6 @@ struct DecodeFp32 {
   }
 
  private:
-  /// Asks for the lines of the next tile, a few at a time, so that they arrive in L2 while this one is computed.
-  struct Prefetcher {
-    Tile const* tile;
-    int32_t qk_dim, latent;
-    int token, column;
-
-    void some(int lines) {
-      while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
-        Isa::prefetch(column < latent ? tile->latent[token] + column * 2 : tile->rope[token] + (column - latent) * 2);
-        column += 32;
-        if (column < qk_dim) continue;
-        column = 0;
-        ++token;
-      }
-    }
-  };
-
   static void widen(Storage storage, float* out, void const* in, int n) {
     if (storage == Storage::kBf16) Isa::widen_bf16(out, static_cast<uint16_t const*>(in), n);
     else Isa::widen_fp16(out, static_cast<uint16_t const*>(in), n);
@@ -87,7 +70,7 @@ struct DecodeFp32 {
     }
   }
 
-  static void score(PartTask const& task, Tile const& tile, int block, Prefetcher* ahead) {
+  static void score(PartTask const& task, Tile const& tile, int block, Prefetcher<Isa>* ahead) {
     int const qk_dim = task.latent + task.rope;
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     float const* const panel = reinterpret_cast<float const*>(task.scratch.panel);

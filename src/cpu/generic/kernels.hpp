@@ -6,6 +6,7 @@
 #include "cpu/generic/decode_bf16.hpp"
 #include "cpu/generic/decode_fp32.hpp"
 #include "cpu/generic/decode_narrow.hpp"
+#include "cpu/generic/decode_tiles.hpp"
 #include "cpu/generic/rows_out.hpp"
 
 namespace flashmla::cpu {
@@ -13,10 +14,10 @@ namespace flashmla::cpu {
 template <class Isa>
 struct KernelsOf {
   static void decode_wide(PartTask const& task) {
-    if constexpr (Isa::kHasBf16Dot) {
-      if (task.keys.storage == Storage::kBf16) return DecodeBf16<Isa>::run(task);
-    }
-    DecodeFp32<Isa>::run(task);
+    if (task.keys.storage == Storage::kFp16) return DecodeFp32<Isa>::run(task);
+    if constexpr (Isa::kHasTiles) return DecodeTiles<Isa>::run(task);
+    else if constexpr (Isa::kHasBf16Dot) return DecodeBf16<Isa>::run(task);
+    else return DecodeFp32<Isa>::run(task);
   }
   static void decode_narrow(PartTask const& task) {
     if (task.keys.storage == Storage::kFp16) return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kFp16>>::run(task);
@@ -24,7 +25,8 @@ struct KernelsOf {
     else return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kBf16>>::run(task);
   }
   static constexpr Kernels table() {
-    return {{&decode_wide, AccLayout::kBlocks},
+    return {{&decode_wide, Isa::kHasTiles ? AccLayout::kRows : AccLayout::kBlocks},
+            {&decode_wide, AccLayout::kBlocks},
             {&decode_narrow, AccLayout::kRows},
             Isa::kNarrowRowsBf16,
             Isa::kNarrowRowsFp16,

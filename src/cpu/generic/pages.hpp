@@ -90,4 +90,22 @@ struct Tiles {
   }
 };
 
+/// Asks for the lines of a tile, a few at a time, so that they arrive in L2 while the tile before it is computed.
+template <class Isa>
+struct Prefetcher {
+  Tile const* tile;
+  int32_t latent, rope;
+  int token, column;
+
+  void some(int lines) {
+    while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
+      Isa::prefetch(column < latent ? tile->latent[token] + column * 2 : tile->rope[token] + (column - latent) * 2);
+      column += 32;
+      if (column < latent + rope) continue;
+      column = 0;
+      ++token;
+    }
+  }
+};
+
 }  // namespace flashmla::cpu

@@ -39,7 +39,7 @@ struct Scratch {
   float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
   uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
   char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [2][kTileTokens / 2][16][2]
-  uint16_t* staged;  // [kGroupTokens][qk_dim] a group that can't be used in place
+  uint16_t* staged;  // [kTileTokens][qk_dim] groups that can't be used in place
   float* row_max;    // [blocks][16], log2 domain
   float* row_sum;    // [blocks][16]
   float* alpha;      // [blocks][16] what the last tile scales acc by
@@ -85,7 +85,8 @@ struct DecodeKernel {
 
 /// The entry points of one instruction set, and which of two kernels is the faster one.
 struct Kernels {
-  DecodeKernel wide;                           // rows along the lanes, padded to blocks
+  DecodeKernel wide_bf16;  // rows along the lanes, padded to blocks; for BF16 caches
+  DecodeKernel wide_fp16;
   DecodeKernel narrow;                         // numbers along the lanes, for at most kBlockRows rows
   int32_t narrow_rows_bf16, narrow_rows_fp16;  // most rows for which narrow wins, by format of the cache: measured
   void (*emit)(EmitTask const&);
@@ -93,7 +94,9 @@ struct Kernels {
   void (*store_row)(void* out, Storage storage, float const* row, int32_t n);
 
   [[nodiscard]] constexpr DecodeKernel const& decode_for(int32_t num_rows, Storage storage) const {
-    return num_rows <= (storage == Storage::kBf16 ? narrow_rows_bf16 : narrow_rows_fp16) ? narrow : wide;
+    bool const is_bf16 = storage == Storage::kBf16;
+    if (num_rows <= (is_bf16 ? narrow_rows_bf16 : narrow_rows_fp16)) return narrow;
+    return is_bf16 ? wide_bf16 : wide_fp16;
   }
 };
 
@@ -101,6 +104,7 @@ extern Kernels const kPortableKernels;
 extern Kernels const kAvx2Kernels;
 extern Kernels const kAvx512fKernels;
 extern Kernels const kAvx512Bf16Kernels;
+extern Kernels const kAmxBf16Kernels;
 extern Kernels const kNeonKernels;
 extern Kernels const kNeonBf16Kernels;
 

@@ -12,7 +12,7 @@
 namespace flashmla::cpu {
 
 struct Avx2 {
-  static constexpr bool kHasBf16Dot = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12;
 
   struct Rows {

@@ -33,7 +33,7 @@ struct Avx512Bf16 : Avx512f {
     int skip;                   // tokens t with (t & skip) == 0 only
   };
 
-  static constexpr bool kHasBf16Dot = true;
+  static constexpr bool kHasBf16Dot = true, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 8;  // not measured yet
 
   /// c[n][row] = alpha[row] * c[n][row] (zero without alpha) + sum over num_pairs p of a[p][row] . b(n, p): `a` is

@@ -18,7 +18,7 @@
 namespace flashmla::cpu {
 
 struct Avx512f {
-  static constexpr bool kHasBf16Dot = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8;  // not measured yet
 
   using Rows = __m512;

@@ -20,13 +20,18 @@ std::string missing_features(flashmla_isa isa) {
   need(__builtin_cpu_supports("avx2"), "AVX2");
   need(__builtin_cpu_supports("fma"), "FMA");
   need(__builtin_cpu_supports("f16c"), "F16C");
-  if (isa == FLASHMLA_ISA_AVX512F || isa == FLASHMLA_ISA_AVX512_BF16) {
+  bool const is_amx = isa == FLASHMLA_ISA_AMX_BF16, is_bf16 = is_amx || isa == FLASHMLA_ISA_AVX512_BF16;
+  if (isa == FLASHMLA_ISA_AVX512F || is_bf16) {
     need(__builtin_cpu_supports("avx512f"), "AVX512F");
     need(__builtin_cpu_supports("avx512bw"), "AVX512BW");
     need(__builtin_cpu_supports("avx512vl"), "AVX512VL");
     need(__builtin_cpu_supports("avx512dq"), "AVX512DQ");
   }
-  if (isa == FLASHMLA_ISA_AVX512_BF16) need(__builtin_cpu_supports("avx512bf16"), "AVX512_BF16");
+  if (is_bf16) need(__builtin_cpu_supports("avx512bf16"), "AVX512_BF16");
+  if (is_amx) {
+    need(__builtin_cpu_supports("amx-tile"), "AMX_TILE");
+    need(__builtin_cpu_supports("amx-bf16"), "AMX_BF16");
+  }
   return missing.empty() ? missing : "this CPU lacks " + missing;
 #elif defined(__aarch64__)
   constexpr unsigned long kHasBf16 = 1ul << 14;  // HWCAP2_BF16, which older C libraries do not name

@@ -30,7 +30,7 @@ struct NeonBf16 : Neon {
     int skip;
   };
 
-  static constexpr bool kHasBf16Dot = true;
+  static constexpr bool kHasBf16Dot = true, kHasTiles = false;
 
   static void tile_dot_keys(float* c, float const* alpha, uint16_t const* a, int num_pairs, Keys const& keys, NextKeys const& next) {
     for (int n = 0; n < 16; n += 4, c += 64) {
