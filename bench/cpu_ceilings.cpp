@@ -12,6 +12,8 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace flashmla::bench {
@@ -83,22 +85,105 @@ double bf16_dot_peak() {
 }
 #pragma GCC pop_options
 
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
+struct alignas(64) TileConfig {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t row_bytes[16];
+  uint8_t rows[16];
+};
+constexpr TileConfig kTiles = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+double tile_peak() {
+  _tile_loadconfig(&kTiles);
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  constexpr long kTileSteps = kSteps / 4;
+  for (long s = 0; s < kTileSteps; ++s) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 5, 6);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+  return 4.0 * 16 * 16 * 32 * 2 * kTileSteps;
+}
+#pragma GCC pop_options
+
 flashmla_isa best_isa() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw")) return FLASHMLA_ISA_AVX512_BF16;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")) return FLASHMLA_ISA_AVX512F;
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? FLASHMLA_ISA_AVX2 : FLASHMLA_ISA_PORTABLE;
 }
 #else
 double avx2_peak() { return portable_peak(); }
 double avx512_peak() { return portable_peak(); }
 double bf16_dot_peak() { return portable_peak(); }
+double tile_peak() { return portable_peak(); }
+#if defined(__aarch64__)
+flashmla_isa best_isa() { return FLASHMLA_ISA_NEON; }
+#else
 flashmla_isa best_isa() { return FLASHMLA_ISA_PORTABLE; }
+#endif
+#endif
+
+#if defined(__aarch64__)
+double neon_peak() {
+  float32x4_t acc[kChains];
+  float32x4_t const a = vdupq_n_f32(1e-9f), b = vdupq_n_f32(0.5f);
+  for (auto& x : acc) x = a;
+  for (long s = 0; s < kSteps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) acc[i] = vfmaq_f32(a, acc[i], b);
+  }
+  for (auto const& x : acc) g_sink = g_sink + vgetq_lane_f32(x, 0);
+  return static_cast<double>(kChains) * 4 * 2 * kSteps;
+}
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+bf16")
+double neon_dot_peak() {
+  float32x4_t acc[kChains];
+  bfloat16x8_t const a = vreinterpretq_bf16_u16(vdupq_n_u16(0x3f80)), b = vreinterpretq_bf16_u16(vdupq_n_u16(0x3f00));
+  for (auto& x : acc) x = vdupq_n_f32(0);
+  for (long s = 0; s < kSteps; ++s) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) acc[i] = vbfdotq_f32(acc[i], a, b);
+  }
+  for (auto const& x : acc) g_sink = g_sink + vgetq_lane_f32(x, 0);
+  return static_cast<double>(kChains) * 8 * 2 * kSteps;
+}
+#pragma GCC pop_options
+#else
+double neon_peak() { return portable_peak(); }
+double neon_dot_peak() { return portable_peak(); }
 #endif
 
 using PeakLoop = double (*)();
 PeakLoop fp32_loop(flashmla_isa isa) {
-  if (isa == FLASHMLA_ISA_AVX512_BF16) return &avx512_peak;
-  return isa == FLASHMLA_ISA_AVX2 ? &avx2_peak : &portable_peak;
+  switch (isa) {
+    case FLASHMLA_ISA_AMX_BF16:
+    case FLASHMLA_ISA_AVX512_BF16:
+    case FLASHMLA_ISA_AVX512F:
+      return &avx512_peak;
+    case FLASHMLA_ISA_AVX2:
+      return &avx2_peak;
+    case FLASHMLA_ISA_NEON:
+    case FLASHMLA_ISA_NEON_BF16:
+      return &neon_peak;
+    default:
+      return &portable_peak;
+  }
+}
+PeakLoop bf16_loop(flashmla_isa isa) {
+  if (isa == FLASHMLA_ISA_AMX_BF16) return &tile_peak;
+  if (isa == FLASHMLA_ISA_NEON_BF16) return &neon_dot_peak;
+  return isa == FLASHMLA_ISA_AVX512_BF16 ? &bf16_dot_peak : fp32_loop(isa);
 }
 
 /// Reads doubles [begin, end) and returns the bytes read.
@@ -154,10 +239,10 @@ CpuProbe::CpuProbe(flashmla_isa isa, int threads)
     : isa_(isa == FLASHMLA_ISA_AUTO ? best_isa() : isa), threads_(std::max(threads, 1)), memory_(kReadBytes / sizeof(double), 1.0) {}
 
 CpuCeilings CpuProbe::measure() const {
-  PeakLoop const fp32 = fp32_loop(isa_);
+  PeakLoop const fp32 = fp32_loop(isa_), bf16 = bf16_loop(isa_);
   CpuCeilings result;
   result.fp32_gflops = rate(threads_, [&](int) { return fp32(); }) * 1e-9;
-  result.gflops = isa_ == FLASHMLA_ISA_AVX512_BF16 ? rate(threads_, [](int) { return bf16_dot_peak(); }) * 1e-9 : result.fp32_gflops;
+  result.gflops = bf16 == fp32 ? result.fp32_gflops : rate(threads_, [&](int) { return bf16(); }) * 1e-9;
   double const* const data = memory_.data();
   size_t const share = memory_.size() / static_cast<size_t>(threads_);
   result.read_gbps =

@@ -11,7 +11,7 @@
 namespace flashmla::bench {
 
 struct CpuCeilings {
-  double gflops = 0;       // of the instructions that BF16 caches use: BF16 dot products or float32 multiply-adds
+  double gflops = 0;       // of the instructions that BF16 caches use: tiles, BF16 dot products or float32 multiply-adds
   double fp32_gflops = 0;  // of float32 multiply-adds, which FP16 caches use
   double read_gbps = 0;    // 10^9 bytes/s, from memory, each thread its own range
 };

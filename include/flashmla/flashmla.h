@@ -92,7 +92,11 @@ typedef enum flashmla_isa {
   FLASHMLA_ISA_AUTO = 0,
   FLASHMLA_ISA_PORTABLE = 1,
   FLASHMLA_ISA_AVX2 = 2, /* AVX2 + FMA + F16C */
-  FLASHMLA_ISA_AVX512_BF16 = 3
+  FLASHMLA_ISA_AVX512_BF16 = 3,
+  FLASHMLA_ISA_AVX512F = 4,   /* AVX-512 F, BW, VL and DQ, all arithmetic in float32 */
+  FLASHMLA_ISA_NEON = 5,      /* AArch64 */
+  FLASHMLA_ISA_NEON_BF16 = 6, /* AArch64 with FEAT_BF16 */
+  FLASHMLA_ISA_AMX_BF16 = 7   /* AVX-512 with BF16, and AMX tiles */
 } flashmla_isa;
 
 /* ------------------------------------------------------------- plain data -- */

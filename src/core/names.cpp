@@ -45,6 +45,14 @@ char const* isa_name(int32_t isa) noexcept {
       return "avx2";
     case FLASHMLA_ISA_AVX512_BF16:
       return "avx512_bf16";
+    case FLASHMLA_ISA_AVX512F:
+      return "avx512f";
+    case FLASHMLA_ISA_NEON:
+      return "neon";
+    case FLASHMLA_ISA_NEON_BF16:
+      return "neon_bf16";
+    case FLASHMLA_ISA_AMX_BF16:
+      return "amx_bf16";
     default:
       return "?";
   }

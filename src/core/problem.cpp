@@ -148,7 +148,7 @@ Target validate(flashmla_target const& target) {
   bool const is_cpu = target.device.kind == FLASHMLA_CPU;
   check_range("device.kind", target.device.kind, FLASHMLA_CPU, FLASHMLA_CUDA, "a flashmla_device_kind");
   check_range("device.index", target.device.index, 0, is_cpu ? 0 : kInt32Max, is_cpu ? "there is one CPU" : "a CUDA ordinal");
-  check_range("isa", target.isa, FLASHMLA_ISA_AUTO, is_cpu ? FLASHMLA_ISA_AVX512_BF16 : FLASHMLA_ISA_AUTO,
+  check_range("isa", target.isa, FLASHMLA_ISA_AUTO, is_cpu ? FLASHMLA_ISA_AMX_BF16 : FLASHMLA_ISA_AUTO,
               is_cpu ? "a flashmla_isa" : "the instruction sets are the CPU's");
   check_range("num_threads", target.num_threads, 0, is_cpu ? 4096 : 0, is_cpu ? "threads" : "threads are the CPU's");
   check_range("num_sms", target.num_sms, 0, is_cpu ? 0 : kInt32Max, is_cpu ? "multiprocessors are CUDA's" : "multiprocessors");

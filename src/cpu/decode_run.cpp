@@ -120,7 +120,7 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
 }
 
 /// Where the finished rows go, and with which factor.
-void write_rows(RunContext const& run, core::Part const& part, int32_t worker, int32_t num_rows, WorkerMemory& memory) {
+void write_rows(RunContext const& run, core::Part const& part, int32_t worker, int32_t num_rows, WorkerMemory& memory, AccLayout layout) {
   int32_t const first_row = tile_row_range(run, part.row_tile).first;
   PartialSlot const slot = part.is_whole ? PartialSlot{} : partial(run, worker, part.split);
   for (int32_t i = 0; i < num_rows; ++i) {
@@ -138,7 +138,7 @@ void write_rows(RunContext const& run, core::Part const& part, int32_t worker, i
     }
   }
   Storage const storage = part.is_whole ? storage_of(run.problem.out_dtype) : Storage::kFp32;
-  run.kernels.emit({num_rows, run.problem.format->v_dim, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
+  run.kernels.emit({num_rows, run.problem.format->v_dim, layout, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
 }
 
 void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int32_t worker, WorkerMemory& memory) {
@@ -148,6 +148,7 @@ void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int
     if (num_rows == 0) continue;
     int32_t const farthest = *std::max_element(memory.limit, memory.limit + num_rows);
     int32_t const last_token = std::min(part.last_token, farthest);
+    DecodeKernel const& decode = run.kernels.decode_for(num_rows, storage_of(format.dtype));
     if (part.first_token < last_token) {
       PartTask task{};
       task.num_rows = num_rows;
@@ -166,12 +167,12 @@ void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int
       task.scratch = memory.scratch;
       task.fault = memory.fault;
       bool const had_fault = memory.fault->found;
-      run.kernels.decode_part(task);
+      decode.run(task);
       if (!had_fault) *memory.fault_request = part.request;
     } else {
       std::fill_n(memory.scratch.row_sum, num_rows, 0.0f);
     }
-    write_rows(run, part, worker, num_rows, memory);
+    write_rows(run, part, worker, num_rows, memory, decode.layout);
   }
 }
 

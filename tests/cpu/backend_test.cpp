@@ -28,7 +28,7 @@ TEST(Backend, ListsOneUsableDevice) {
   EXPECT_TRUE(devices[0].usable);
   EXPECT_EQ(devices[0].num_units, usable_cores());
   EXPECT_GE(devices[0].capability, FLASHMLA_ISA_PORTABLE);
-  EXPECT_EQ(backend->kernels().size(), 3u);
+  EXPECT_EQ(backend->kernels().size(), 7u);
 }
 
 TEST(Backend, RefusesWhatIsNotBuiltByName) {

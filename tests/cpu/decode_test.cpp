@@ -2,8 +2,9 @@
 #include <thread>
 #include <tuple>
 
+#include "core/names.hpp"
 #include "cpu/decode_fixture.hpp"
-#include "cpu/isa/detect.hpp"
+#include "cpu/isa_table.hpp"
 
 namespace flashmla::cpu::test {
 namespace {
@@ -11,8 +12,8 @@ namespace {
 class DecodeTest : public testing::TestWithParam<flashmla_isa> {
  protected:
   void SetUp() override {
-    std::string const missing = missing_features(GetParam());
-    if (!missing.empty()) GTEST_SKIP() << missing;
+    for (core::KernelRow const& row : kernel_rows())
+      if (row.isa == GetParam() && !row.usable) GTEST_SKIP() << row.reason;
   }
   [[nodiscard]] CallSetup base() const {
     CallSetup s;
@@ -51,6 +52,22 @@ TEST_P(DecodeTest, Heads) {
     s.h_kv = h_kv;
     s.kv_len = {200, 65};
     expect_correct(s);
+  }
+}
+
+TEST_P(DecodeTest, FewRowsWithEveryKindOfEnd) {
+  for (int32_t h_q = 1; h_q <= 16; ++h_q) {  // both sides of where the narrow kernel ends
+    for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576}) {
+      CallSetup s = base();
+      s.h_q = h_q;
+      s.format = format;
+      s.page_tokens = h_q % 3 == 0 ? 1 : h_q % 3 == 1 ? 64 : 24;
+      s.q_tokens = h_q <= 4 ? 3 : 1;  // rows of a causal mask with limits of their own
+      s.causal = true;
+      s.pair_cache = h_q % 2 == 0;
+      s.kv_len = {1, 15, 17, 47, 64, 65, 111, 128, 0, 200};
+      expect_correct(s);
+    }
   }
 }
 
@@ -191,10 +208,13 @@ TEST_P(DecodeTest, StaleScheduleCostsBalanceOnly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Isa, DecodeTest, testing::Values(FLASHMLA_ISA_PORTABLE, FLASHMLA_ISA_AVX2, FLASHMLA_ISA_AVX512_BF16), [](auto const& info) {
-      return std::string(info.param == FLASHMLA_ISA_PORTABLE ? "portable" : info.param == FLASHMLA_ISA_AVX2 ? "avx2" : "avx512_bf16");
-    });
+std::vector<flashmla_isa> every_isa() {
+  std::vector<flashmla_isa> all;
+  for (IsaRow const& row : isa_table()) all.push_back(row.isa);
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Isa, DecodeTest, testing::ValuesIn(every_isa()),
+                         [](auto const& info) { return std::string(core::isa_name(info.param)); });
 
 TEST(DecodeConcurrency, OnePlanServesManyThreads) {
   CallSetup s;

@@ -11,10 +11,11 @@ namespace {
 
 TEST(IsaTable, EveryRowIsUsableOrSaysWhyNot) {
   std::vector<core::KernelRow> const rows = kernel_rows();
-  ASSERT_EQ(rows.size(), 3u);
+  ASSERT_EQ(rows.size(), 7u);
   for (core::KernelRow const& row : rows) {
     EXPECT_EQ(row.usable, row.reason.empty()) << row.name;
-    EXPECT_EQ(row.reason, missing_features(row.isa));
+    std::string const missing = missing_features(row.isa);
+    EXPECT_EQ(row.reason.rfind(missing, 0), 0u) << row.reason;  // what the CPU has may still be refused by the system
     EXPECT_NE(row.name.find(core::isa_name(row.isa)), std::string::npos);
     EXPECT_FALSE(row.serves.empty());
   }

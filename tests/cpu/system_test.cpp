@@ -24,6 +24,8 @@ TEST(System, CoresFollowTheAffinityMask) {
   EXPECT_EQ(narrowed, 1);
 }
 
+TEST(System, TileRegistersAreGrantedOrRefusedForGood) { EXPECT_EQ(request_tile_registers(), request_tile_registers()); }
+
 TEST(System, KnowsTheMachine) {
   EXPECT_GT(memory_bytes(), int64_t{1} << 20);
   EXPECT_FALSE(cpu_name().empty());

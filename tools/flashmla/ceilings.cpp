@@ -73,8 +73,10 @@ std::string CeilingProbe::bandwidth_name() const {
 
 std::string CeilingProbe::rate_name() const {
   if (cuda()) return "H100 SXM data sheet, dense BF16, not measured";
-  bool const dots = isa_ == FLASHMLA_ISA_AVX512_BF16 && dtype_ != kFp16;
-  return format("%s peak of %d threads, %s, measured", dots ? "BF16 dot product" : "float32 multiply-add", threads_, isa_name(isa_));
+  char const* what = "float32 multiply-add";
+  if ((isa_ == FLASHMLA_ISA_AVX512_BF16 || isa_ == FLASHMLA_ISA_NEON_BF16) && dtype_ != kFp16) what = "BF16 dot product";
+  if (isa_ == FLASHMLA_ISA_AMX_BF16 && dtype_ != kFp16) what = "BF16 tile product";
+  return format("%s peak of %d threads, %s, measured", what, threads_, isa_name(isa_));
 }
 
 }  // namespace flashmla::tools

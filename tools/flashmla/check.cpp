@@ -171,7 +171,7 @@ void add_check(CLI::App& app, Action& chosen) {
   auto const options = std::make_shared<CheckOptions>();
   command->add_option("--tier", options->tier, "smoke (seconds), ci (minutes) or full")->capture_default_str();
   command->add_option("--backend", options->backend, "all, cpu or cuda")->capture_default_str();
-  command->add_option("--isa", options->isa, "CPU: all, portable, avx2 or avx512_bf16")->capture_default_str();
+  command->add_option("--isa", options->isa, "CPU: all, or one that `flashmla kernels` lists")->capture_default_str();
   command->add_option("--threads", options->threads, "CPU: threads; 0 takes every core this process may use")
       ->check(whole_number(0, 4096))
       ->capture_default_str();

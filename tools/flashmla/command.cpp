@@ -13,7 +13,7 @@ namespace flashmla::tools {
 void add_backend_options(CLI::App& command, BackendOptions& options) {
   command.add_option("--backend", options.backend, "auto (a usable CUDA device, or else the CPU), cpu or cuda")->capture_default_str();
   command.add_option("--device", options.device, "CUDA ordinal")->check(whole_number(0, 1023))->capture_default_str();
-  command.add_option("--isa", options.isa, "CPU: auto, portable, avx2 or avx512_bf16")->capture_default_str();
+  command.add_option("--isa", options.isa, "CPU: auto, or one that `flashmla kernels` lists, e.g. portable")->capture_default_str();
   command.add_option("--threads,--workers", options.threads, "CPU: threads; 0 takes every core this process may use")
       ->check(whole_number(0, 4096))
       ->capture_default_str();

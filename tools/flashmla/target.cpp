@@ -11,7 +11,7 @@
 namespace flashmla::tools {
 namespace {
 
-constexpr std::array<char const*, 4> kIsaNames = {"auto", "portable", "avx2", "avx512_bf16"};
+constexpr std::array<char const*, 8> kIsaNames = {"auto", "portable", "avx2", "avx512_bf16", "avx512f", "neon", "neon_bf16", "amx_bf16"};
 
 DeviceInfo const* find_device(std::vector<DeviceInfo> const& all, Device device) {
   auto const found = std::find_if(all.begin(), all.end(),
@@ -37,7 +37,11 @@ char const* isa_name(int32_t isa) {
 
 flashmla_isa parse_isa(std::string const& name) {
   auto const found = std::find(kIsaNames.begin(), kIsaNames.end(), name);
-  if (found == kIsaNames.end()) throw UsageError("--isa: got '" + name + "', expected auto, portable, avx2 or avx512_bf16");
+  if (found == kIsaNames.end()) {
+    std::string names;
+    for (char const* const known : kIsaNames) names += (names.empty() ? "" : ", ") + std::string(known);
+    throw UsageError("--isa: got '" + name + "', expected one of " + names);
+  }
   return static_cast<flashmla_isa>(found - kIsaNames.begin());
 }
 

@@ -84,6 +84,10 @@ class Isa(enum.IntEnum):
     PORTABLE = 1
     AVX2 = 2
     AVX512_BF16 = 3
+    AVX512F = 4
+    NEON = 5
+    NEON_BF16 = 6
+    AMX_BF16 = 7
 
 
 class FaultCode(enum.IntEnum):

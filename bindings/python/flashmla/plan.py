@@ -62,7 +62,7 @@ class DecodePlan:
     """A problem bound to one device.
 
     DecodePlan(h_q=16, kv_format="bf16_576", max_batch=8, device="cuda:0") takes the fields of `Problem` as keywords, or a Problem.
-    device: "cpu", "cuda", "cuda:N", a torch.device or a (DeviceKind, index) pair. isa ("auto", "portable", "avx2", "avx512_bf16") and
+    device: "cpu", "cuda", "cuda:N", a torch.device or a (DeviceKind, index) pair. isa ("auto" or a name of `Isa` in lower case) and
     num_threads (0: every core of this process) are for the CPU; num_sms (0: all) limits the multiprocessors of a GPU.
 
     Each step: `update(kv_len)` once, then `run(...)` once a layer. Both only enqueue on the current stream (the CPU is synchronous) and

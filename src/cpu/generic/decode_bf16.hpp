@@ -17,12 +17,12 @@ struct DecodeBf16 {
   static void run(PartTask const& task) {
     pack_queries(task);
     Softmax<Isa>::begin(task);
-    Tile tile, next;
-    Tiles<Isa>::locate(task, task.first_token, &next);
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens) {
-      tile = next;
-      Tiles<Isa>::locate(task, token + kTileTokens, &next);
-      Tiles<Isa>::stage(task, &tile);
+    Tile tiles[2];
+    Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    int at = 0;
+    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
+      Tile const &tile = tiles[at], &next = tiles[at ^ 1];
+      Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       score(task, tile, next);
       for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run<true>(task, tile, block);
       weigh_values(task, tile, next, token == task.first_token);
@@ -56,13 +56,13 @@ struct DecodeBf16 {
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     int const latent_pairs = task.latent / 2, rope_pairs = task.rope / 2;
     for (int g = 0; g < tile.num_groups; ++g) {
-      TokenGroup const& group = tile.groups[g];
+      int const first = g * kGroupTokens;
+      TokenGroup const group = Tiles<Isa>::gather(task, tile, g, task.scratch.staged);
       for (int block = 0; block < task.num_blocks; ++block) {
-        bool const ahead = block == 0 && g < next.num_groups && next.groups[g].in_place;
-        TokenGroup const& soon = ahead ? next.groups[g] : group;
-        float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + g * kGroupTokens) * kBlockRows;
+        Tile const& soon = block == 0 ? next : tile;
+        float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + first) * kBlockRows;
         uint16_t const* const queries = block_queries(task, block);
-        NextKeys const next_latent = {soon.latent, soon.latent_bytes, 1}, next_rope = {soon.rope, soon.rope_bytes, 0};
+        NextKeys const next_latent = {soon.latent + first, 1}, next_rope = {soon.rope + first, 0};
         Isa::tile_dot_keys(scores, nullptr, queries, latent_pairs, {group.latent, group.latent_bytes}, next_latent);
         Isa::tile_dot_keys(scores, ones, queries + latent_pairs * 2 * kBlockRows, rope_pairs, {group.rope, group.rope_bytes}, next_rope);
       }
@@ -75,20 +75,12 @@ struct DecodeBf16 {
     using NextColumns = typename Isa::NextColumns;
     constexpr ptrdiff_t kStrip = 16 * kTileTokens;  // numbers in 16 columns of a tile
     int const num_pairs = tile.num_groups * kGroupTokens / 2;
-    char const *tokens[kTileTokens], *soon_tokens[kTileTokens];
-    for (int t = 0; t < tile.num_groups * kGroupTokens; ++t) {
-      int const g = t / kGroupTokens;
-      TokenGroup const& group = tile.groups[g];
-      TokenGroup const& soon_group = g < soon.num_groups && soon.groups[g].in_place ? soon.groups[g] : group;
-      tokens[t] = group.latent + t % kGroupTokens * group.latent_bytes;
-      soon_tokens[t] = soon_group.latent + t % kGroupTokens * soon_group.latent_bytes;
-    }
     uint16_t* const panel = reinterpret_cast<uint16_t*>(task.scratch.panel);
-    Isa::interleave(NextColumns{tokens, 0, panel, nullptr, 0}, num_pairs);
+    Isa::interleave(NextColumns{tile.latent, 0, panel, nullptr, 0}, num_pairs);
     for (int column = 0; column < task.v_dim; column += 16) {
       uint16_t* const strip = panel + (column / 16 % 2) * kStrip;
-      NextColumns const next = {tokens, (column + 16) * static_cast<ptrdiff_t>(sizeof(uint16_t)), panel + (column / 16 + 1) % 2 * kStrip,
-                                soon_tokens + 1 + column / 16 % 2 * 2, column / 32 * 64};
+      NextColumns const next = {tile.latent, (column + 16) * static_cast<ptrdiff_t>(sizeof(uint16_t)),
+                                panel + (column / 16 + 1) % 2 * kStrip, soon.latent + 1 + column / 16 % 2 * 2, column / 32 * 64};
       for (int block = 0; block < task.num_blocks; ++block) {
         float* const acc = task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
         float const* const alpha = is_first ? nullptr : task.scratch.alpha + block * kBlockRows;

@@ -18,14 +18,14 @@ struct DecodeFp32 {
   static void run(PartTask const& task) {
     pack_queries(task);
     Softmax<Isa>::begin(task);
-    Tile tile, next;
-    Tiles<Isa>::locate(task, task.first_token, &next);
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens) {
-      tile = next;
-      Tiles<Isa>::locate(task, token + kTileTokens, &next);
-      Tiles<Isa>::stage(task, &tile);
+    Tile tiles[2];
+    Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    int at = 0;
+    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
+      Tile const& tile = tiles[at];
+      Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       widen_tile(task, tile);
-      Prefetcher ahead = {&next, task.latent + task.rope, task.latent, 0, 0, 0};
+      Prefetcher<Isa> ahead = {&tiles[at ^ 1], task.latent, task.rope, 0, 0};
       for (int block = 0; block < task.num_blocks; ++block) {
         score(task, tile, block, &ahead);
         Softmax<Isa>::template run<false>(task, tile, block);
@@ -35,29 +35,6 @@ struct DecodeFp32 {
   }
 
  private:
-  /// Asks for the lines of the next tile, a few at a time, so that they arrive in L2 while this one is computed.
-  struct Prefetcher {
-    Tile const* tile;
-    int32_t qk_dim, latent;
-    int group, token, column;
-
-    void some(int lines) {
-      while (lines-- > 0 && group < tile->num_groups) {
-        TokenGroup const& g = tile->groups[group];
-        if (g.in_place)
-          Isa::prefetch(column < latent ? g.latent + token * g.latent_bytes + column * 2
-                                        : g.rope + token * g.rope_bytes + (column - latent) * 2);
-        else column = qk_dim;
-        column += 32;
-        if (column < qk_dim) continue;
-        column = 0;
-        if (++token < kGroupTokens) continue;
-        token = 0;
-        ++group;
-      }
-    }
-  };
-
   static void widen(Storage storage, float* out, void const* in, int n) {
     if (storage == Storage::kBf16) Isa::widen_bf16(out, static_cast<uint16_t const*>(in), n);
     else Isa::widen_fp16(out, static_cast<uint16_t const*>(in), n);
@@ -87,16 +64,13 @@ struct DecodeFp32 {
 
   static void widen_tile(PartTask const& task, Tile const& tile) {
     float* row = reinterpret_cast<float*>(task.scratch.panel);
-    for (int g = 0; g < tile.num_groups; ++g) {
-      TokenGroup const& group = tile.groups[g];
-      for (int t = 0; t < kGroupTokens; ++t, row += panel_stride(task)) {
-        widen(task.keys.storage, row, group.latent + t * group.latent_bytes, task.latent);
-        widen(task.keys.storage, row + task.latent, group.rope + t * group.rope_bytes, task.rope);
-      }
+    for (int t = 0; t < tile.num_groups * kGroupTokens; ++t, row += panel_stride(task)) {
+      widen(task.keys.storage, row, tile.latent[t], task.latent);
+      widen(task.keys.storage, row + task.latent, tile.rope[t], task.rope);
     }
   }
 
-  static void score(PartTask const& task, Tile const& tile, int block, Prefetcher* ahead) {
+  static void score(PartTask const& task, Tile const& tile, int block, Prefetcher<Isa>* ahead) {
     int const qk_dim = task.latent + task.rope;
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     float const* const panel = reinterpret_cast<float const*>(task.scratch.panel);

@@ -5,20 +5,34 @@
 
 #include "cpu/generic/decode_bf16.hpp"
 #include "cpu/generic/decode_fp32.hpp"
+#include "cpu/generic/decode_narrow.hpp"
+#include "cpu/generic/decode_tiles.hpp"
 #include "cpu/generic/rows_out.hpp"
 
 namespace flashmla::cpu {
 
 template <class Isa>
 struct KernelsOf {
-  static void decode_part(PartTask const& task) {
-    if constexpr (Isa::kHasBf16Dot) {
-      if (task.q_storage == Storage::kBf16 && task.keys.storage == Storage::kBf16) return DecodeBf16<Isa>::run(task);
-    }
-    DecodeFp32<Isa>::run(task);
+  static void decode_wide(PartTask const& task) {
+    if (task.keys.storage == Storage::kFp16) return DecodeFp32<Isa>::run(task);
+    if constexpr (Isa::kHasTiles) return DecodeTiles<Isa>::run(task);
+    else if constexpr (Isa::kHasBf16Dot) return DecodeBf16<Isa>::run(task);
+    else return DecodeFp32<Isa>::run(task);
+  }
+  static void decode_narrow(PartTask const& task) {
+    if (task.keys.storage == Storage::kFp16) return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kFp16>>::run(task);
+    if constexpr (Isa::kHasBf16Dot) return DecodeNarrow<Isa, Bf16Pairs<Isa>>::run(task);
+    else return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kBf16>>::run(task);
   }
   static constexpr Kernels table() {
-    return {Isa::kHasBf16Dot, &decode_part, &RowsOut<Isa>::emit, &RowsOut<Isa>::add, &RowsOut<Isa>::store};
+    return {{&decode_wide, Isa::kHasTiles ? AccLayout::kRows : AccLayout::kBlocks},
+            {&decode_wide, AccLayout::kBlocks},
+            {&decode_narrow, AccLayout::kRows},
+            Isa::kNarrowRowsBf16,
+            Isa::kNarrowRowsFp16,
+            &RowsOut<Isa>::emit,
+            &RowsOut<Isa>::add,
+            &RowsOut<Isa>::store};
   }
 };
 

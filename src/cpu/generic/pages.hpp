@@ -1,7 +1,7 @@
-// From token positions to memory: groups of 16 tokens, used in place where they lie evenly inside one page.
+// From token positions to memory: where each token of a tile lies, whatever the size of a page.
 //
 // Everything that must not be computed with is caught here: tokens past the end (their memory may hold NaN, and
-// 0 * NaN = NaN) and tokens of pages that do not exist become zeros in a staging buffer.
+// 0 * NaN = NaN) and tokens of pages that do not exist point to zeros.
 #pragma once
 
 #include <string.h>
@@ -10,17 +10,73 @@
 
 namespace flashmla::cpu {
 
+/// Stands for a token that is not there; as long as the longest latent or rope part.
+alignas(64) inline constexpr uint16_t kZeroToken[1024] = {};
+
 /// 16 tokens, `latent_bytes` and `rope_bytes` apart.
 struct TokenGroup {
   char const* latent;
   char const* rope;
   int64_t latent_bytes, rope_bytes;
-  uint32_t missing;  // bit t: token t is on a page that does not exist
-  bool in_place;
+};
+
+/// Consecutive tokens of a part, at most kTileTokens.
+struct Tile {
+  int32_t first_token;
+  int32_t num_groups;               // of kGroupTokens; the last may end in tokens past the part
+  uint64_t missing;                 // bit t: token t is past the part, or on a page that does not exist
+  char const* latent[kTileTokens];  // every pointer is valid, in groups that are not used too
+  char const* rope[kTileTokens];
+  bool is_even[kTileGroups];  // the tokens of a group lie one token apart, inside a page
 };
 
 template <class Isa>
-struct Pages {
+struct Tiles {
+  static void locate(PartTask const& task, int32_t first_token, Tile* tile) {
+    PagedKeys const& keys = task.keys;
+    int32_t const left = task.last_token - first_token, num_tokens = left < kTileTokens ? (left < 0 ? 0 : left) : kTileTokens;
+    tile->first_token = first_token;
+    tile->num_groups = (num_tokens + kGroupTokens - 1) / kGroupTokens;
+    tile->missing = num_tokens == kTileTokens ? 0 : ~uint64_t{0} << num_tokens;
+    for (bool& is_even : tile->is_even) is_even = false;
+    int32_t page = first_token / keys.page_tokens, offset = first_token - page * keys.page_tokens;
+    int t = 0;
+    while (t < num_tokens) {
+      int32_t const in_page = keys.page_tokens - offset, count = in_page < num_tokens - t ? in_page : num_tokens - t;
+      int64_t const id = page_id(task, page);
+      if (id < 0) {
+        for (int i = 0; i < count; ++i) point_to_zeros(tile, t + i);
+        tile->missing |= (count == kTileTokens ? ~uint64_t{0} : (uint64_t{1} << count) - 1) << t;
+      } else {
+        char const* latent = keys.latent + id * keys.latent_page_bytes + offset * keys.latent_token_bytes;
+        char const* rope = keys.rope + id * keys.rope_page_bytes + offset * keys.rope_token_bytes;
+        for (int i = 0; i < count; ++i, latent += keys.latent_token_bytes, rope += keys.rope_token_bytes) {
+          tile->latent[t + i] = latent;
+          tile->rope[t + i] = rope;
+        }
+        for (int g = (t + kGroupTokens - 1) / kGroupTokens; (g + 1) * kGroupTokens <= t + count; ++g) tile->is_even[g] = true;
+      }
+      t += count;
+      offset = 0;
+      ++page;
+    }
+    for (; t < kTileTokens; ++t) point_to_zeros(tile, t);
+  }
+
+  /// A group as one block of memory: in place where that can be, else copied to `staged` [16][latent + rope].
+  static TokenGroup gather(PartTask const& task, Tile const& tile, int g, uint16_t* staged) {
+    int const first = g * kGroupTokens, qk_dim = task.latent + task.rope;
+    if (tile.is_even[g]) return {tile.latent[first], tile.rope[first], task.keys.latent_token_bytes, task.keys.rope_token_bytes};
+    int64_t const bytes = qk_dim * static_cast<int64_t>(sizeof(uint16_t));
+    TokenGroup const group = {reinterpret_cast<char const*>(staged), reinterpret_cast<char const*>(staged + task.latent), bytes, bytes};
+    for (int t = first; t < first + kGroupTokens; ++t, staged += qk_dim) {
+      memcpy(staged, tile.latent[t], static_cast<size_t>(task.latent) * sizeof(uint16_t));
+      memcpy(staged + task.latent, tile.rope[t], static_cast<size_t>(task.rope) * sizeof(uint16_t));
+    }
+    return group;
+  }
+
+ private:
   /// A page id of the table, or -1 with the fault noted.
   static int64_t page_id(PartTask const& task, int32_t page) {
     int32_t const id = task.keys.page_table[page];
@@ -28,66 +84,26 @@ struct Pages {
     if (!task.fault->found) *task.fault = {true, page, id};
     return -1;
   }
-
-  /// Where tokens [token, token + 16) lie; in_place is false when they have to be staged.
-  static TokenGroup locate(PartTask const& task, int32_t token) {
-    PagedKeys const& keys = task.keys;
-    TokenGroup group = {nullptr, nullptr, keys.latent_token_bytes, keys.rope_token_bytes, 0, false};
-    int32_t const page = token / keys.page_tokens, offset = token - page * keys.page_tokens;
-    if (token + kGroupTokens > task.last_token || offset + kGroupTokens > keys.page_tokens) return group;
-    int64_t const id = page_id(task, page);
-    if (id < 0) return group;
-    group.latent = keys.latent + id * keys.latent_page_bytes + offset * keys.latent_token_bytes;
-    group.rope = keys.rope + id * keys.rope_page_bytes + offset * keys.rope_token_bytes;
-    group.in_place = true;
-    return group;
-  }
-
-  /// Copies the group at `token` to `staged` [16][latent + rope], zeros where there is nothing to attend to.
-  static TokenGroup stage(PartTask const& task, int32_t token, uint16_t* staged) {
-    PagedKeys const& keys = task.keys;
-    int32_t const qk_dim = task.latent + task.rope;
-    int64_t const bytes = qk_dim * static_cast<int64_t>(sizeof(uint16_t));
-    TokenGroup group = {reinterpret_cast<char const*>(staged), reinterpret_cast<char const*>(staged + task.latent), bytes, bytes, 0, false};
-    for (int t = 0; t < kGroupTokens; ++t, staged += qk_dim) {
-      bool const inside = token + t < task.last_token;
-      int32_t const page = (token + t) / keys.page_tokens, offset = (token + t) - page * keys.page_tokens;
-      int64_t const id = inside ? page_id(task, page) : -1;
-      if (id < 0) {
-        memset(staged, 0, static_cast<size_t>(bytes));
-        group.missing |= inside ? 1u << t : 0u;
-        continue;
-      }
-      memcpy(staged, keys.latent + id * keys.latent_page_bytes + offset * keys.latent_token_bytes, static_cast<size_t>(task.latent) * 2);
-      memcpy(staged + task.latent, keys.rope + id * keys.rope_page_bytes + offset * keys.rope_token_bytes,
-             static_cast<size_t>(task.rope) * 2);
-    }
-    return group;
+  static void point_to_zeros(Tile* tile, int t) {
+    tile->latent[t] = reinterpret_cast<char const*>(kZeroToken);
+    tile->rope[t] = reinterpret_cast<char const*>(kZeroToken);
   }
 };
 
-/// The groups of one tile.
-struct Tile {
-  int32_t first_token;
-  int32_t num_groups;
-  TokenGroup groups[kTileGroups];
-};
-
+/// Asks for the lines of a tile, a few at a time, so that they arrive in L2 while the tile before it is computed.
 template <class Isa>
-struct Tiles {
-  static void locate(PartTask const& task, int32_t first_token, Tile* tile) {
-    tile->first_token = first_token;
-    tile->num_groups = 0;
-    for (int32_t token = first_token; token < task.last_token && tile->num_groups < kTileGroups; token += kGroupTokens)
-      tile->groups[tile->num_groups++] = Pages<Isa>::locate(task, token);
-  }
-  /// Fills in the groups that could not be used in place.
-  static void stage(PartTask const& task, Tile* tile) {
-    int32_t const qk_dim = task.latent + task.rope;
-    for (int g = 0; g < tile->num_groups; ++g) {
-      if (tile->groups[g].in_place) continue;
-      tile->groups[g] = Pages<Isa>::stage(task, tile->first_token + g * kGroupTokens,
-                                          task.scratch.staged + static_cast<ptrdiff_t>(g) * kGroupTokens * qk_dim);
+struct Prefetcher {
+  Tile const* tile;
+  int32_t latent, rope;
+  int token, column;
+
+  void some(int lines) {
+    while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
+      Isa::prefetch(column < latent ? tile->latent[token] + column * 2 : tile->rope[token] + (column - latent) * 2);
+      column += 32;
+      if (column < latent + rope) continue;
+      column = 0;
+      ++token;
     }
   }
 };

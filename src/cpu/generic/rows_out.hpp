@@ -16,10 +16,14 @@ struct RowsOut {
   }
 
   static void emit(EmitTask const& task) {
+    bool const by_rows = task.layout == AccLayout::kRows;
+    ptrdiff_t const stride = by_rows ? 1 : kBlockRows;
     for (int r = 0; r < task.num_rows; ++r) {
       float const factor = task.factor[r];
-      float const* const acc = task.acc + static_cast<ptrdiff_t>(r / kBlockRows) * task.v_dim * kBlockRows + r % kBlockRows;
-      for (int column = 0; column < task.v_dim; ++column) task.row[column] = factor == 0.0f ? 0.0f : factor * acc[column * kBlockRows];
+      ptrdiff_t const at = by_rows ? static_cast<ptrdiff_t>(r) * task.v_dim
+                                   : static_cast<ptrdiff_t>(r / kBlockRows) * task.v_dim * kBlockRows + r % kBlockRows;
+      float const* const acc = task.acc + at;
+      for (int column = 0; column < task.v_dim; ++column) task.row[column] = factor == 0.0f ? 0.0f : factor * acc[column * stride];
       store(task.out[r], task.storage, task.row, task.v_dim);
     }
   }

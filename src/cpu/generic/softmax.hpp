@@ -19,22 +19,18 @@ struct Softmax {
     }
   }
 
-  /// Scores that nobody may see become -inf: tokens beyond a row's limit and tokens of pages that do not exist.
+  /// Scores that nobody may see become -inf: tokens beyond a row's limit and tokens that are not there.
   static void mask(PartTask const& task, Tile const& tile, int block) {
     int32_t const* limit = task.limit + block * kBlockRows;
     int32_t const end = tile.first_token + tile.num_groups * kGroupTokens;
-    bool all_seen = end <= task.last_token;
+    uint64_t const missing = tile.missing & (~uint64_t{0} >> (kTileTokens - tile.num_groups * kGroupTokens));
+    bool all_seen = missing == 0;
     for (int r = 0; r < kBlockRows; ++r) all_seen = all_seen && (limit[r] >= end || block * kBlockRows + r >= task.num_rows);
-    float* scores = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-    for (int g = 0; g < tile.num_groups; ++g) {
-      uint32_t const missing = tile.groups[g].missing;
-      if (all_seen && missing == 0) continue;
-      for (int t = 0; t < kGroupTokens; ++t) {
-        int32_t const token = tile.first_token + g * kGroupTokens + t;
-        bool const nobody = (missing >> t & 1u) != 0 || token >= task.last_token;
-        float* const s = scores + (g * kGroupTokens + t) * kBlockRows;
-        Isa::store(s, nobody ? Isa::set1(-__builtin_inff()) : Isa::mask_token(Isa::load(s), limit, token));
-      }
+    if (all_seen) return;
+    float* s = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    for (int t = 0; t < tile.num_groups * kGroupTokens; ++t, s += kBlockRows) {
+      bool const nobody = (missing >> t & 1u) != 0;
+      Isa::store(s, nobody ? Isa::set1(-__builtin_inff()) : Isa::mask_token(Isa::load(s), limit, tile.first_token + t));
     }
   }
 

@@ -29,14 +29,17 @@ struct PagedKeys {
   Storage storage;  // kBf16 or kFp16
 };
 
+/// How an accumulator lies: [blocks][v_dim][16] with the row fastest, or [rows][v_dim].
+enum class AccLayout : int32_t { kBlocks, kRows };
+
 /// Working memory of one worker, for at most max_blocks blocks. 64-byte aligned.
 struct Scratch {
-  float* acc;        // [blocks][v_dim][16] unnormalised output
+  float* acc;        // unnormalised output, in the AccLayout of the kernel
   char* queries;     // packed: float32 [blocks][qk_dim][16], or BF16 pairs [blocks][qk_dim / 2][16][2]
   float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
   uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
   char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [2][kTileTokens / 2][16][2]
-  uint16_t* staged;  // [kTileTokens][qk_dim] tokens that can't be used in place
+  uint16_t* staged;  // [kTileTokens][qk_dim] groups that can't be used in place
   float* row_max;    // [blocks][16], log2 domain
   float* row_sum;    // [blocks][16]
   float* alpha;      // [blocks][16] what the last tile scales acc by
@@ -63,27 +66,46 @@ struct PartTask {
   PageFault* fault;
 };
 
-/// Rows out of an accumulator: out[row] = factor[row] * acc[..][row].
+/// Rows out of an accumulator: out[row] = factor[row] * acc of the row.
 struct EmitTask {
   int32_t num_rows, v_dim;
-  float const* acc;     // [num_blocks][v_dim][16]
+  AccLayout layout;
+  float const* acc;
   float const* factor;  // [num_rows]; 0 writes zeros whatever acc holds
   void* const* out;     // [num_rows] -> [v_dim]
   Storage storage;
   float* row;  // [v_dim] working memory
 };
 
-/// The entry points of one instruction set.
+/// A kernel: attention of one part into scratch.acc, row_max and row_sum.
+struct DecodeKernel {
+  void (*run)(PartTask const&);
+  AccLayout layout;
+};
+
+/// The entry points of one instruction set, and which of two kernels is the faster one.
 struct Kernels {
-  bool has_bf16_dot;  // BF16 parts use pairs in scratch, others float32
-  void (*decode_part)(PartTask const&);
+  DecodeKernel wide_bf16;  // rows along the lanes, padded to blocks; for BF16 caches
+  DecodeKernel wide_fp16;
+  DecodeKernel narrow;                         // numbers along the lanes, for at most kBlockRows rows
+  int32_t narrow_rows_bf16, narrow_rows_fp16;  // most rows for which narrow wins, by format of the cache: measured
   void (*emit)(EmitTask const&);
   void (*add_row)(float* sum, void const* in, Storage storage, float weight, int32_t n);  // sum[n] += weight * in[n]
   void (*store_row)(void* out, Storage storage, float const* row, int32_t n);
+
+  [[nodiscard]] constexpr DecodeKernel const& decode_for(int32_t num_rows, Storage storage) const {
+    bool const is_bf16 = storage == Storage::kBf16;
+    if (num_rows <= (is_bf16 ? narrow_rows_bf16 : narrow_rows_fp16)) return narrow;
+    return is_bf16 ? wide_bf16 : wide_fp16;
+  }
 };
 
 extern Kernels const kPortableKernels;
 extern Kernels const kAvx2Kernels;
+extern Kernels const kAvx512fKernels;
 extern Kernels const kAvx512Bf16Kernels;
+extern Kernels const kAmxBf16Kernels;
+extern Kernels const kNeonKernels;
+extern Kernels const kNeonBf16Kernels;
 
 }  // namespace flashmla::cpu

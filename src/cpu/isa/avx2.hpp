@@ -12,7 +12,8 @@
 namespace flashmla::cpu {
 
 struct Avx2 {
-  static constexpr bool kHasBf16Dot = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12;
 
   struct Rows {
     __m256 low, high;
@@ -68,6 +69,43 @@ struct Avx2 {
     strip_fma<5>(c, alpha, x, 11);
   }
 
+  // ---- numbers of one token along the lanes ----------------------------------------------------------------------
+
+  using Lanes = __m256;
+  struct LanePair {
+    Lanes first, second;
+  };
+  static constexpr int kLanes = 8;
+
+  static Lanes load_lanes(float const* p) { return _mm256_loadu_ps(p); }
+  static void store_lanes(float* p, Lanes x) { _mm256_storeu_ps(p, x); }
+  static Lanes set_lanes(float x) { return _mm256_set1_ps(x); }
+  static Lanes mul_lanes(Lanes a, Lanes b) { return _mm256_mul_ps(a, b); }
+  static Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm256_fmadd_ps(a, b, c); }
+  static void sums_of_8(float* out, Lanes const (&x)[8]) {
+    __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(x[4], x[5]), _mm256_hadd_ps(x[6], x[7]));
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)));
+  }
+  static LanePair split_bf16(void const* p) {
+    __m256i const words = _mm256_loadu_si256(static_cast<__m256i const*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(words, 16)),
+            _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))))};
+  }
+  static void join_bf16(float* out, LanePair const& x) {
+    __m256 const low = _mm256_unpacklo_ps(x.first, x.second), high = _mm256_unpackhi_ps(x.first, x.second);
+    _mm256_storeu_ps(out, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(out + 8, _mm256_permute2f128_ps(low, high, 0x31));
+  }
+  static LanePair split_fp16(void const* p) {
+    __m128i const* const halves = static_cast<__m128i const*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+  }
+  static void join_fp16(float* out, LanePair const& x) {
+    _mm256_storeu_ps(out, x.first);
+    _mm256_storeu_ps(out + 8, x.second);
+  }
+
  private:
   template <int kCount>
   static void strip_fma(float* c, float const* alpha, FmaOperands const& x, int first) {
@@ -116,6 +154,6 @@ struct Avx2 {
 #else
 namespace flashmla::cpu {
 /// Elsewhere the row exists, so that the table is the same everywhere, and detection says that it is not usable.
-struct Avx2 : Scalar {};
+using Avx2 = Scalar;
 }  // namespace flashmla::cpu
 #endif

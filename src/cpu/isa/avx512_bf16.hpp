@@ -1,26 +1,19 @@
-// The vocabulary on AVX-512 with BF16: 16 rows are one vector, and BF16 caches are multiplied without being widened.
-// See scalar.hpp for what each function means.
+// The vocabulary on AVX-512 with BF16: BF16 caches are multiplied without being widened; the rest is AVX-512's. See
+// scalar.hpp for what each function means.
 //
 // vdpbf16ps multiplies pairs of BF16 and adds both products to a float32 lane. It ignores MXCSR, flushes denormals and
 // rounds to nearest even. Pairs of a key lie side by side in the cache, so the keys are used in place.
 #pragma once
 
-#include "cpu/isa/scalar.hpp"
+#include "cpu/isa/avx512f.hpp"
 
 #if defined(__x86_64__)
-// GCC 12's own intrinsics read an undefined vector on purpose and warn about it where they are inlined (GCC PR 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")
 
 namespace flashmla::cpu {
 
-struct Avx512Bf16 {
+struct Avx512Bf16 : Avx512f {
   /// 16 columns of a tile's values, to be paired up over tokens.
   struct NextColumns {
     char const* const* tokens;  // [2 * num_pairs] -> [v_dim]
@@ -34,85 +27,14 @@ struct Avx512Bf16 {
     char const* base;
     ptrdiff_t bytes;
   };
-  /// What tile_dot_keys prefetches: 16 tokens `bytes` apart, line after line of each, at most one a pair.
+  /// What tile_dot_keys prefetches: line after line of 16 tokens, at most one a pair.
   struct NextKeys {
-    char const* base;
-    ptrdiff_t bytes;
-    int skip;  // tokens t with (t & skip) == 0 only
+    char const* const* tokens;  // [16]
+    int skip;                   // tokens t with (t & skip) == 0 only
   };
 
-  static constexpr bool kHasBf16Dot = true;
-
-  using Rows = __m512;
-
-  static Rows load(float const* p) { return _mm512_loadu_ps(p); }
-  static void store(float* p, Rows r) { _mm512_storeu_ps(p, r); }
-  static Rows set1(float x) { return _mm512_set1_ps(x); }
-  static Rows mul(Rows a, Rows b) { return _mm512_mul_ps(a, b); }
-  static Rows add(Rows a, Rows b) { return _mm512_add_ps(a, b); }
-  static Rows sub(Rows a, Rows b) { return _mm512_sub_ps(a, b); }
-  static Rows max(Rows a, Rows b) { return _mm512_max_ps(a, b); }
-  static Rows exp2(Rows x) {
-    __m512 const clamped = _mm512_max_ps(x, _mm512_set1_ps(-127.0f));
-    __m512 const whole = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 const f = _mm512_sub_ps(clamped, whole);
-    __m512 p = _mm512_set1_ps(Scalar::kExp2[5]);
-    for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(Scalar::kExp2[k]));
-    __m512i const exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23);
-    return _mm512_mul_ps(p, _mm512_castsi512_ps(exponent));
-  }
-  static Rows mask_token(Rows x, int32_t const* limit, int32_t token) {
-    __mmask16 const seen = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(limit), _mm512_set1_epi32(token));
-    return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-__builtin_inff()), x);
-  }
-
-  static void widen_bf16(float* out, uint16_t const* in, int n) {
-    int i = 0;
-    for (; i + 16 <= n; i += 16) {
-      __m512i const bits = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in + i))), 16);
-      _mm512_storeu_ps(out + i, _mm512_castsi512_ps(bits));
-    }
-    Scalar::widen_bf16(out + i, in + i, n - i);
-  }
-  static void widen_fp16(float* out, uint16_t const* in, int n) {
-    int i = 0;
-    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in + i))));
-    Scalar::widen_fp16(out + i, in + i, n - i);
-  }
-  static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
-  static void narrow_fp16(uint16_t* out, float const* in, int n) {
-    int i = 0;
-    for (; i + 16 <= n; i += 16)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
-    Scalar::narrow_fp16(out + i, in + i, n - i);
-  }
-  static void accumulate(float* out, float const* in, float weight, int n) {
-    __m512 const w = _mm512_set1_ps(weight);
-    int i = 0;
-    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_fmadd_ps(w, _mm512_loadu_ps(in + i), _mm512_loadu_ps(out + i)));
-    Scalar::accumulate(out + i, in + i, weight, n - i);
-  }
-  static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
-
-  static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
-    __m512 acc[16];
-    start_tile(acc, c, alpha);
-    ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
-    float const *a = x.a, *b = x.b, *b4 = b + 4 * n_stride, *b8 = b4 + 4 * n_stride, *b12 = b8 + 4 * n_stride;
-    for (int k = 0; k < x.num_k; ++k, a += 16, b += k_stride, b4 += k_stride, b8 += k_stride, b12 += k_stride) {
-      __m512 const rows = _mm512_loadu_ps(a);
-#pragma GCC unroll 4
-      for (int n = 0; n < 4; ++n) {
-        acc[n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b[n * n_stride]), acc[n]);
-        acc[4 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b4[n * n_stride]), acc[4 + n]);
-        acc[8 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b8[n * n_stride]), acc[8 + n]);
-        acc[12 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b12[n * n_stride]), acc[12 + n]);
-      }
-    }
-    finish_tile(c, acc);
-  }
-
-  // ---- what only a set with a BF16 dot product has --------------------------------------------------------------
+  static constexpr bool kHasBf16Dot = true, kHasTiles = false;
+  static constexpr int kNarrowRowsBf16 = 8;  // not measured yet
 
   /// c[n][row] = alpha[row] * c[n][row] (zero without alpha) + sum over num_pairs p of a[p][row] . b(n, p): `a` is
   /// [num_pairs][16] BF16 pairs and the pair b(n, p) lies at keys.base + n * keys.bytes + 4 * p.
@@ -123,7 +45,7 @@ struct Avx512Bf16 {
     char const *b = keys.base, *b4 = b + 4 * n_bytes, *b8 = b4 + 4 * n_bytes, *b12 = b8 + 4 * n_bytes;
     for (int p = 0; p < num_pairs; ++p, a += 32, b += 4, b4 += 4, b8 += 4, b12 += 4) {
       __m512bh const rows = (__m512bh)_mm512_loadu_si512(a);
-      if ((p & next.skip) == 0) prefetch(next.base + (p & 15) * next.bytes + (p >> 4) * 64);
+      if ((p & next.skip) == 0) prefetch(next.tokens[p & 15] + (p >> 4) * 64);
 #pragma GCC unroll 4
       for (int n = 0; n < 4; ++n) {
         acc[n] = _mm512_dpbf16_ps(acc[n], rows, pair_at(b + n * n_bytes));
@@ -165,6 +87,29 @@ struct Avx512Bf16 {
     _mm512_storeu_si512(out, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
   }
 
+  // Numbers of one token along the lanes, as pairs.
+
+  using Pairs = __m512bh;
+  struct PairPair {
+    Pairs first, second;
+  };
+  static Pairs load_pairs(void const* p) { return (__m512bh)_mm512_loadu_si512(p); }
+  static Pairs set_pairs(uint16_t const* p) { return pair_at(reinterpret_cast<char const*>(p)); }
+  static Lanes dot_pairs(Lanes acc, Pairs a, Pairs b) { return _mm512_dpbf16_ps(acc, a, b); }
+  /// 32 numbers of two tokens as {even token, odd token}; join_zipped puts what was computed with them into memory order.
+  static PairPair zip(void const* even, void const* odd) {
+    __m512i const a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
+    return {(__m512bh)_mm512_unpacklo_epi16(a, b), (__m512bh)_mm512_unpackhi_epi16(a, b)};
+  }
+  static void join_zipped(float* out, LanePair const& x) {
+    // Lanes of 4: first holds numbers 0-3, 8-11, 16-19, 24-27, second those between.
+    __m512i const low = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+    _mm512_storeu_ps(out, _mm512_permutex2var_ps(x.first, low, x.second));
+    _mm512_storeu_ps(out + 16, _mm512_permutex2var_ps(x.first, _mm512_add_epi32(low, _mm512_set1_epi32(8)), x.second));
+  }
+  /// 16 numbers, rounded to BF16.
+  static void store_bf16(uint16_t* out, Rows x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), (__m256i)_mm512_cvtneps_pbh(x)); }
+
  private:
   static __m512i interleaved_order() {
     __m512i const low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -180,20 +125,6 @@ struct Avx512Bf16 {
     memcpy(&pair, p, sizeof pair);
     return (__m512bh)_mm512_set1_epi32(pair);
   }
-  static void start_tile(__m512 (&acc)[16], float const* c, float const* alpha) {
-    if (alpha == nullptr) {
-#pragma GCC unroll 16
-      for (int n = 0; n < 16; ++n) acc[n] = _mm512_setzero_ps();
-    } else {
-      __m512 const factor = _mm512_loadu_ps(alpha);
-#pragma GCC unroll 16
-      for (int n = 0; n < 16; ++n) acc[n] = _mm512_mul_ps(factor, _mm512_loadu_ps(c + n * 16));
-    }
-  }
-  static void finish_tile(float* c, __m512 const (&acc)[16]) {
-#pragma GCC unroll 16
-    for (int n = 0; n < 16; ++n) _mm512_storeu_ps(c + n * 16, acc[n]);
-  }
 };
 
 }  // namespace flashmla::cpu
@@ -202,6 +133,6 @@ struct Avx512Bf16 {
 #else
 namespace flashmla::cpu {
 /// Elsewhere the row exists, so that the table is the same everywhere, and detection says that it is not usable.
-struct Avx512Bf16 : Scalar {};
+using Avx512Bf16 = Scalar;
 }  // namespace flashmla::cpu
 #endif

@@ -20,9 +20,12 @@ struct FmaOperands {
 };
 
 struct Scalar {
-  static constexpr bool kHasBf16Dot = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  /// Most rows for which the narrow kernel wins; tests/cpu/narrow_or_wide.cpp measures it, docs/perf has the figures.
+  static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10;
 
   typedef float Quad __attribute__((vector_size(16)));
+  typedef uint32_t Words __attribute__((vector_size(16)));
   struct Rows {
     Quad part[4];
   };
@@ -90,7 +93,9 @@ struct Scalar {
     }
   }
   static void widen_fp16(float* out, uint16_t const* in, int n) {
-    for (int i = 0; i < n; ++i) out[i] = from_fp16(in[i]);
+    int i = 0;
+    for (; i + 4 <= n; i += 4) store_lanes(out + i, from_fp16_words(Words{in[i], in[i + 1], in[i + 2], in[i + 3]}));
+    for (; i < n; ++i) out[i] = from_fp16(in[i]);
   }
   static void narrow_bf16(uint16_t* out, float const* in, int n) {
     for (int i = 0; i < n; ++i) out[i] = to_bf16(in[i]);
@@ -126,6 +131,52 @@ struct Scalar {
     }
   }
 
+  // ---- numbers of one token along the lanes, for few rows --------------------------------------------------------
+  // 2 * kLanes numbers become a LanePair in an order that the set may choose for each format, because both operands of a
+  // dot product follow it; join_* writes them back in memory order.
+
+  using Lanes = Quad;
+  struct LanePair {
+    Lanes first, second;
+  };
+  static constexpr int kLanes = 4;
+
+  static Lanes load_lanes(float const* p) {
+    Quad q;
+    memcpy(&q, p, sizeof q);
+    return q;
+  }
+  static void store_lanes(float* p, Lanes const& x) { memcpy(p, &x, sizeof x); }
+  static Lanes set_lanes(float x) { return Quad{x, x, x, x}; }
+  static Lanes mul_lanes(Lanes const& a, Lanes const& b) { return a * b; }
+  static Lanes fma_lanes(Lanes const& a, Lanes const& b, Lanes const& c) { return a * b + c; }
+  /// out[i] = the sum of the lanes of x[i]
+  static void sums_of_8(float* out, Lanes const (&x)[8]) {
+    for (int i = 0; i < 8; ++i) out[i] = (x[i][0] + x[i][2]) + (x[i][1] + x[i][3]);
+  }
+  /// BF16: numbers at even places, then those at odd ones: a shift and a mask widen them.
+  static LanePair split_bf16(void const* p) {
+    Words words;
+    memcpy(&words, p, sizeof words);
+    Words const low = words << 16, high = words & 0xffff0000u;
+    LanePair pair;
+    memcpy(&pair.first, &low, sizeof low);
+    memcpy(&pair.second, &high, sizeof high);
+    return pair;
+  }
+  static void join_bf16(float* out, LanePair const& x) {
+    for (int i = 0; i < 4; ++i) {
+      out[2 * i] = x.first[i];
+      out[2 * i + 1] = x.second[i];
+    }
+  }
+  static LanePair split_fp16(void const* p) {
+    Words words;
+    memcpy(&words, p, sizeof words);
+    return {from_fp16_words(words & 0xffffu), from_fp16_words(words >> 16)};
+  }
+  static void join_fp16(float* out, LanePair const& x) { join_bf16(out, x); }
+
   // Conversions of one number; the vector sets do the same in hardware.
   static float from_fp16(uint16_t h) {
     uint32_t const sign = static_cast<uint32_t>(h & 0x8000u) << 16;
@@ -143,6 +194,17 @@ struct Scalar {
     memcpy(&signed_bits, &value, sizeof value);
     signed_bits |= sign;
     memcpy(&value, &signed_bits, sizeof value);
+    return value;
+  }
+  static Quad from_fp16_words(Words half) {
+    Words const magnitude = (half & 0x7fffu) << 13;
+    Quad value;
+    memcpy(&value, &magnitude, sizeof value);
+    value *= 0x1p112f;
+    Words bits, is_special = magnitude >= 0x0f800000u ? Words{} + 0x7f800000u : Words{};
+    memcpy(&bits, &value, sizeof bits);
+    bits |= (half & 0x8000u) << 16 | is_special;
+    memcpy(&value, &bits, sizeof value);
     return value;
   }
   static uint16_t to_bf16(float x) {  // to nearest even

@@ -47,7 +47,15 @@ struct Vocabulary {
   void (*narrow_fp16)(uint16_t* out, float const* in, int n);
   void (*accumulate)(float* out, float const* in, float weight, int n);
   void (*tile_fma)(TileCall const& call);
+  // Numbers of one token along the lanes.
+  int num_lanes;
+  void (*mul_add_lanes)(float* out, float const* a, float const* b, float const* c);  // out = a * (a * b + c), num_lanes each
+  void (*sums_of_8)(float* out, float const* x);                                      // x [8][num_lanes]
+  void (*split_and_join)(float* out, uint16_t const* in, bool is_bf16);               // 2 * num_lanes numbers
   // Null without a BF16 dot product.
+  void (*dot_pairs)(float* out, float const* acc, uint16_t const* a, uint16_t const* b);              // num_lanes sums
+  void (*weigh_two)(float* out, uint16_t const* weights, uint16_t const* even, uint16_t const* odd);  // 2 * num_lanes numbers
+  void (*store_bf16)(uint16_t* out, float const* x);                                                  // 16 numbers
   void (*dot_keys)(DotCall const& call);
   void (*dot_values)(DotCall const& call);
   void (*interleave)(uint16_t* out, char const* const* tokens, int num_pairs);  // columns [1, 17) of each token
@@ -56,6 +64,9 @@ struct Vocabulary {
 
 extern Vocabulary const kPortableVocabulary;
 extern Vocabulary const kAvx2Vocabulary;
+extern Vocabulary const kAvx512fVocabulary;
 extern Vocabulary const kAvx512Bf16Vocabulary;
+extern Vocabulary const kNeonVocabulary;
+extern Vocabulary const kNeonBf16Vocabulary;
 
 }  // namespace flashmla::cpu::test

@@ -18,7 +18,11 @@ struct VocabularyOf {
   }
   static void tile_fma(TileCall const& t) { Isa::tile_fma(t.c, t.alpha, {t.a, t.num_k, t.b, t.n_stride, t.k_stride}); }
   static void dot_keys(DotCall const& t) {
-    if constexpr (Isa::kHasBf16Dot) Isa::tile_dot_keys(t.c, t.alpha, t.a, t.num_pairs, {t.b, t.n_bytes}, {t.b, t.n_bytes, 1});
+    if constexpr (Isa::kHasBf16Dot) {
+      char const* soon[16];
+      for (int i = 0; i < 16; ++i) soon[i] = t.b + i * t.n_bytes;
+      Isa::tile_dot_keys(t.c, t.alpha, t.a, t.num_pairs, {t.b, t.n_bytes}, {soon, 1});
+    }
   }
   static void dot_values(DotCall const& t) {
     if constexpr (Isa::kHasBf16Dot) {
@@ -32,6 +36,33 @@ struct VocabularyOf {
   }
   static void store_pairs(uint16_t* out, float const* first, float const* second) {
     if constexpr (Isa::kHasBf16Dot) Isa::store_pairs(out, Isa::load(first), Isa::load(second));
+  }
+  static void mul_add_lanes(float* out, float const* a, float const* b, float const* c) {
+    typename Isa::Lanes const x = Isa::load_lanes(a);
+    Isa::store_lanes(out, Isa::mul_lanes(x, Isa::fma_lanes(x, Isa::load_lanes(b), Isa::load_lanes(c))));
+  }
+  static void sums_of_8(float* out, float const* x) {
+    typename Isa::Lanes lanes[8];
+    for (int i = 0; i < 8; ++i) lanes[i] = Isa::load_lanes(x + i * Isa::kLanes);
+    Isa::sums_of_8(out, lanes);
+  }
+  static void split_and_join(float* out, uint16_t const* in, bool is_bf16) {
+    if (is_bf16) Isa::join_bf16(out, Isa::split_bf16(in));
+    else Isa::join_fp16(out, Isa::split_fp16(in));
+  }
+  static void dot_pairs(float* out, float const* acc, uint16_t const* a, uint16_t const* b) {
+    if constexpr (Isa::kHasBf16Dot) Isa::store_lanes(out, Isa::dot_pairs(Isa::load_lanes(acc), Isa::load_pairs(a), Isa::load_pairs(b)));
+  }
+  static void weigh_two(float* out, uint16_t const* weights, uint16_t const* even, uint16_t const* odd) {
+    if constexpr (Isa::kHasBf16Dot) {
+      auto const values = Isa::zip(even, odd);
+      typename Isa::Lanes const zero = Isa::set_lanes(0.0f);
+      Isa::join_zipped(
+          out, {Isa::dot_pairs(zero, Isa::set_pairs(weights), values.first), Isa::dot_pairs(zero, Isa::set_pairs(weights), values.second)});
+    }
+  }
+  static void store_bf16(uint16_t* out, float const* x) {
+    if constexpr (Isa::kHasBf16Dot) Isa::store_bf16(out, Isa::load(x));
   }
   static constexpr Vocabulary table(flashmla_isa isa, char const* name) {
     bool const dot = Isa::kHasBf16Dot;
@@ -50,6 +81,13 @@ struct VocabularyOf {
             &Isa::narrow_fp16,
             &Isa::accumulate,
             &tile_fma,
+            Isa::kLanes,
+            &mul_add_lanes,
+            &sums_of_8,
+            &split_and_join,
+            dot ? &dot_pairs : nullptr,
+            dot ? &weigh_two : nullptr,
+            dot ? &store_bf16 : nullptr,
             dot ? &dot_keys : nullptr,
             dot ? &dot_values : nullptr,
             dot ? &interleave : nullptr,

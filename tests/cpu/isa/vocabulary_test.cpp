@@ -233,7 +233,56 @@ TEST_P(VocabularyTest, ColumnsPairUpOverTokensAloneOrWhileMultiplying) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, VocabularyTest, testing::Values(&kPortableVocabulary, &kAvx2Vocabulary, &kAvx512Bf16Vocabulary),
+TEST_P(VocabularyTest, LanesMultiplyAddAndSumUp) {
+  size_t const lanes = static_cast<size_t>(set().num_lanes);
+  std::vector<float> const a = normal(8 * lanes + 1), b = normal(lanes + 1), c = normal(lanes + 1);
+  std::vector<float> out(lanes);
+  set().mul_add_lanes(out.data(), a.data() + 1, b.data() + 1, c.data() + 1);
+  for (size_t i = 0; i < lanes; ++i) EXPECT_NEAR(out[i], a[i + 1] * (a[i + 1] * b[i + 1] + c[i + 1]), 1e-5);
+  float sums[8];
+  set().sums_of_8(sums, a.data() + 1);
+  for (size_t i = 0; i < 8; ++i) {
+    double want = 0;
+    for (size_t lane = 0; lane < lanes; ++lane) want += a[1 + i * lanes + lane];
+    EXPECT_NEAR(sums[i], want, 1e-5);
+  }
+}
+
+TEST_P(VocabularyTest, WhatIsSplitBetweenLanesJoinsInMemoryOrder) {
+  size_t const count = 2 * static_cast<size_t>(set().num_lanes);
+  std::vector<float> const x = normal(count + 1);
+  for (bool const is_bf16 : {true, false}) {
+    std::vector<uint16_t> codes;
+    for (float const value : x) codes.push_back(reference::encode_float(is_bf16 ? reference::kBf16 : reference::kFp16, value));
+    for (size_t at = 0; at < 2; ++at) {
+      std::vector<float> out(count);
+      set().split_and_join(out.data(), codes.data() + at, is_bf16);
+      for (size_t i = at; i < count; ++i)
+        EXPECT_EQ(out[i - at], reference::decode_float(is_bf16 ? reference::kBf16 : reference::kFp16, codes[i])) << i;
+    }
+  }
+}
+
+TEST_P(VocabularyTest, PairsAlongTheLanes) {
+  if (set().dot_pairs == nullptr) GTEST_SKIP() << set().name << " has no BF16 dot product";
+  size_t const lanes = static_cast<size_t>(set().num_lanes);
+  std::vector<float> const acc = normal(lanes), x = normal(16);
+  std::vector<uint16_t> const a = bf16(normal(2 * lanes + 1)), b = bf16(normal(2 * lanes + 1)), weights = bf16(normal(2));
+  std::vector<float> out(2 * lanes);
+  set().dot_pairs(out.data(), acc.data(), a.data() + 1, b.data() + 1);
+  for (size_t i = 0; i < lanes; ++i)
+    EXPECT_NEAR(out[i], acc[i] + value_of(a[2 * i + 1]) * value_of(b[2 * i + 1]) + value_of(a[2 * i + 2]) * value_of(b[2 * i + 2]), 1e-5);
+  set().weigh_two(out.data(), weights.data(), a.data() + 1, b.data() + 1);
+  for (size_t i = 0; i < 2 * lanes; ++i)
+    EXPECT_NEAR(out[i], value_of(weights[0]) * value_of(a[i + 1]) + value_of(weights[1]) * value_of(b[i + 1]), 1e-5);
+  uint16_t rounded[16];
+  set().store_bf16(rounded, x.data());
+  for (size_t i = 0; i < 16; ++i) EXPECT_EQ(rounded[i], bf16(x)[i]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, VocabularyTest,
+                         testing::Values(&kPortableVocabulary, &kAvx2Vocabulary, &kAvx512fVocabulary, &kAvx512Bf16Vocabulary,
+                                         &kNeonVocabulary, &kNeonBf16Vocabulary),
                          [](auto const& info) { return std::string(info.param->name); });
 
 }  // namespace

@@ -1,0 +1,131 @@
+// AMX: eight tile registers of 16 rows of 64 bytes, and a product of two of them.
+//
+// A tile unit has these functions, with the tile chosen at compile time as the instructions want it:
+//   configure / release     all eight tiles become 16 rows of 64 bytes / registers go back to their initial state
+//   zero<T>                 T = 0
+//   load<T>, store<T>       rows lie `stride` bytes apart in memory
+//   dot<C, A, B>            C[m][n] += sum over k of A[m][2k] B[k][2n] + A[m][2k + 1] B[k][2n + 1], for m, n, k in 16: A is
+//                           16 x 32 BF16, B 16 x 16 pairs, C 16 x 16 float32
+// The intrinsics want their tile numbers as literals, so a macro lists them. tdpbf16ps flushes denormals and rounds to nearest even, whatever MXCSR says.
+#pragma once
+
+#include "cpu/isa/avx512_bf16.hpp"
+
+#if defined(__x86_64__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
+
+namespace flashmla::cpu {
+
+struct AmxTiles {
+  static void configure() { _tile_loadconfig(&kConfig); }
+  static void release() { _tile_release(); }
+#define FLASHMLA_FOR_TILE(call) call(0) call(1) call(2) call(3) call(4) call(5) call(6) call(7)
+  template <int kTile>
+  static void zero() {
+#define FLASHMLA_ZERO(tile) \
+  if constexpr (kTile == tile) _tile_zero(tile);
+    FLASHMLA_FOR_TILE(FLASHMLA_ZERO)
+  }
+  template <int kTile>
+  static void load(void const* p, ptrdiff_t stride) {
+    fence();
+#define FLASHMLA_LOAD(tile) \
+  if constexpr (kTile == tile) _tile_loadd(tile, p, stride);
+    FLASHMLA_FOR_TILE(FLASHMLA_LOAD)
+  }
+  template <int kTile>
+  static void store(void* p, ptrdiff_t stride) {
+#define FLASHMLA_STORE(tile) \
+  if constexpr (kTile == tile) _tile_stored(tile, p, stride);
+    FLASHMLA_FOR_TILE(FLASHMLA_STORE)
+    fence();
+  }
+  template <int kC, int kA, int kB>
+  static void dot() {
+    constexpr int kCase = kC * 64 + kA * 8 + kB;
+#define FLASHMLA_DOT(c, a, b)                        \
+  if constexpr (kCase == (c) * 64 + (a) * 8 + (b)) { \
+    _tile_dpbf16ps(c, a, b);                         \
+    return;                                          \
+  }
+    FLASHMLA_DOT(0, 4, 6)
+    FLASHMLA_DOT(1, 5, 6)
+    FLASHMLA_DOT(2, 4, 7)
+    FLASHMLA_DOT(3, 5, 7)
+    FLASHMLA_DOT(0, 4, 7)
+    FLASHMLA_DOT(1, 5, 7)
+    FLASHMLA_DOT(2, 6, 7)
+    FLASHMLA_DOT(3, 4, 7)
+    FLASHMLA_DOT(1, 4, 7)
+    FLASHMLA_DOT(2, 5, 6)
+    FLASHMLA_DOT(0, 7, 4)
+    FLASHMLA_DOT(1, 7, 5)
+    FLASHMLA_DOT(2, 7, 6)
+    FLASHMLA_DOT(3, 7, 4)
+    static_assert(kC < 4 && kA >= 4 && kB >= 4, "sums in tiles 0 to 3, operands in 4 to 7");
+    __builtin_trap();  // a combination that is not in the list
+  }
+#undef FLASHMLA_FOR_TILE
+#undef FLASHMLA_ZERO
+#undef FLASHMLA_LOAD
+#undef FLASHMLA_STORE
+#undef FLASHMLA_DOT
+
+ private:
+  /// Constant memory: the intrinsic names 8 of the 64 bytes that it reads.
+  struct alignas(64) Config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+  };
+  static constexpr Config kConfig = {1, 0, {}, {64, 64, 64, 64, 64, 64, 64, 64}, {16, 16, 16, 16, 16, 16, 16, 16}};
+
+  /// GCC's intrinsics do not tell the compiler that they read and write memory.
+  static void fence() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+};
+
+/// What the AMX kernel needs besides tiles.
+struct AmxBf16 : Avx512Bf16 {
+  static constexpr bool kHasTiles = true;
+  static constexpr int kNarrowRowsBf16 = 4;  // not measured yet
+  using TileUnit = AmxTiles;
+
+  /// A 16 x 16 matrix of words turned over: out[j][i] = in[i][j], rows of `out` out_words apart.
+  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* in) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + 16 * i);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+      b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {  // a[i + c]: column 4 * lane + c of rows i .. i + 3
+      a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+      a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+      a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+      a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      __m512i const low_even = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), low_odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+      __m512i const high_even = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), high_odd = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+      _mm512_storeu_si512(out + c * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
+      _mm512_storeu_si512(out + (4 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+      _mm512_storeu_si512(out + (8 + c) * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
+      _mm512_storeu_si512(out + (12 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+    }
+  }
+};
+
+}  // namespace flashmla::cpu
+
+#pragma GCC pop_options
+#else
+namespace flashmla::cpu {
+/// Elsewhere the row exists, so that the table is the same everywhere, and detection says that it is not usable.
+using AmxBf16 = Scalar;
+}  // namespace flashmla::cpu
+#endif

@@ -1,0 +1,158 @@
+// The vocabulary on AVX-512 (F, BW, VL, DQ): 16 rows are one vector, and all arithmetic is float32. See scalar.hpp for what
+// each function means.
+#pragma once
+
+#include "cpu/isa/scalar.hpp"
+
+#if defined(__x86_64__)
+// GCC 12's own intrinsics read an undefined vector on purpose and warn about it where they are inlined (GCC PR 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+
+namespace flashmla::cpu {
+
+struct Avx512f {
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8;  // not measured yet
+
+  using Rows = __m512;
+
+  static Rows load(float const* p) { return _mm512_loadu_ps(p); }
+  static void store(float* p, Rows r) { _mm512_storeu_ps(p, r); }
+  static Rows set1(float x) { return _mm512_set1_ps(x); }
+  static Rows mul(Rows a, Rows b) { return _mm512_mul_ps(a, b); }
+  static Rows add(Rows a, Rows b) { return _mm512_add_ps(a, b); }
+  static Rows sub(Rows a, Rows b) { return _mm512_sub_ps(a, b); }
+  static Rows max(Rows a, Rows b) { return _mm512_max_ps(a, b); }
+  static Rows exp2(Rows x) {
+    __m512 const clamped = _mm512_max_ps(x, _mm512_set1_ps(-127.0f));
+    __m512 const whole = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 const f = _mm512_sub_ps(clamped, whole);
+    __m512 p = _mm512_set1_ps(Scalar::kExp2[5]);
+    for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(Scalar::kExp2[k]));
+    __m512i const exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23);
+    return _mm512_mul_ps(p, _mm512_castsi512_ps(exponent));
+  }
+  static Rows mask_token(Rows x, int32_t const* limit, int32_t token) {
+    __mmask16 const seen = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(limit), _mm512_set1_epi32(token));
+    return _mm512_mask_blend_ps(seen, _mm512_set1_ps(-__builtin_inff()), x);
+  }
+
+  static void widen_bf16(float* out, uint16_t const* in, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+      __m512i const bits = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in + i))), 16);
+      _mm512_storeu_ps(out + i, _mm512_castsi512_ps(bits));
+    }
+    Scalar::widen_bf16(out + i, in + i, n - i);
+  }
+  static void widen_fp16(float* out, uint16_t const* in, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in + i))));
+    Scalar::widen_fp16(out + i, in + i, n - i);
+  }
+  static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
+  static void narrow_fp16(uint16_t* out, float const* in, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm512_cvtps_ph(_mm512_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT));
+    Scalar::narrow_fp16(out + i, in + i, n - i);
+  }
+  static void accumulate(float* out, float const* in, float weight, int n) {
+    __m512 const w = _mm512_set1_ps(weight);
+    int i = 0;
+    for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_fmadd_ps(w, _mm512_loadu_ps(in + i), _mm512_loadu_ps(out + i)));
+    Scalar::accumulate(out + i, in + i, weight, n - i);
+  }
+  static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
+
+  static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
+    __m512 acc[16];
+    start_tile(acc, c, alpha);
+    ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
+    float const *a = x.a, *b = x.b, *b4 = b + 4 * n_stride, *b8 = b4 + 4 * n_stride, *b12 = b8 + 4 * n_stride;
+    for (int k = 0; k < x.num_k; ++k, a += 16, b += k_stride, b4 += k_stride, b8 += k_stride, b12 += k_stride) {
+      __m512 const rows = _mm512_loadu_ps(a);
+#pragma GCC unroll 4
+      for (int n = 0; n < 4; ++n) {
+        acc[n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b[n * n_stride]), acc[n]);
+        acc[4 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b4[n * n_stride]), acc[4 + n]);
+        acc[8 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b8[n * n_stride]), acc[8 + n]);
+        acc[12 + n] = _mm512_fmadd_ps(rows, _mm512_set1_ps(b12[n * n_stride]), acc[12 + n]);
+      }
+    }
+    finish_tile(c, acc);
+  }
+
+  // ---- numbers of one token along the lanes ----------------------------------------------------------------------
+
+  using Lanes = __m512;
+  struct LanePair {
+    Lanes first, second;
+  };
+  static constexpr int kLanes = 16;
+
+  static Lanes load_lanes(float const* p) { return _mm512_loadu_ps(p); }
+  static void store_lanes(float* p, Lanes x) { _mm512_storeu_ps(p, x); }
+  static Lanes set_lanes(float x) { return _mm512_set1_ps(x); }
+  static Lanes mul_lanes(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+  static Lanes fma_lanes(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+  static void sums_of_8(float* out, Lanes const (&x)[8]) {
+    __m256 half[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) half[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i]), _mm512_extractf32x8_ps(x[i], 1));
+    __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
+    __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(half[4], half[5]), _mm256_hadd_ps(half[6], half[7]));
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)));
+  }
+  static LanePair split_bf16(void const* p) {
+    __m512i const words = _mm512_loadu_si512(p);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))))};
+  }
+  static void join_bf16(float* out, LanePair const& x) {
+    __m512i const low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_ps(out, _mm512_permutex2var_ps(x.first, low, x.second));
+    _mm512_storeu_ps(out + 16, _mm512_permutex2var_ps(x.first, _mm512_add_epi32(low, _mm512_set1_epi32(8)), x.second));
+  }
+  static LanePair split_fp16(void const* p) {
+    __m256i const* const halves = static_cast<__m256i const*>(p);
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(halves)), _mm512_cvtph_ps(_mm256_loadu_si256(halves + 1))};
+  }
+  static void join_fp16(float* out, LanePair const& x) {
+    _mm512_storeu_ps(out, x.first);
+    _mm512_storeu_ps(out + 16, x.second);
+  }
+
+ protected:
+  static void start_tile(__m512 (&acc)[16], float const* c, float const* alpha) {
+    if (alpha == nullptr) {
+#pragma GCC unroll 16
+      for (int n = 0; n < 16; ++n) acc[n] = _mm512_setzero_ps();
+    } else {
+      __m512 const factor = _mm512_loadu_ps(alpha);
+#pragma GCC unroll 16
+      for (int n = 0; n < 16; ++n) acc[n] = _mm512_mul_ps(factor, _mm512_loadu_ps(c + n * 16));
+    }
+  }
+  static void finish_tile(float* c, __m512 const (&acc)[16]) {
+#pragma GCC unroll 16
+    for (int n = 0; n < 16; ++n) _mm512_storeu_ps(c + n * 16, acc[n]);
+  }
+};
+
+}  // namespace flashmla::cpu
+
+#pragma GCC pop_options
+#else
+namespace flashmla::cpu {
+/// Elsewhere the row exists, so that the table is the same everywhere, and detection says that it is not usable.
+using Avx512f = Scalar;
+}  // namespace flashmla::cpu
+#endif

@@ -1,0 +1,5 @@
+// Opens a target region that lasts to the end of the including file: generic code below it is compiled for AVX-512 F, BW,
+// VL and DQ. Templates are compiled at the end of a file, so the region is not closed. No include guard on purpose.
+#if defined(__x86_64__)
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+#endif
