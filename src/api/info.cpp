@@ -61,12 +61,12 @@ std::string make_build_info() {
   text += "; targets";
   for (auto const& backend : flashmla::api::backends()) {
     if (backend->kind() == FLASHMLA_CUDA) text += " sm_90a";
-    std::string seen;
+    std::string seen = " ";
     for (core::KernelRow const& row : backend->kernels()) {
-      if (row.isa == FLASHMLA_ISA_AUTO || seen.find(core::isa_name(row.isa)) != std::string::npos) continue;
-      seen += std::string(" ") + core::isa_name(row.isa);
+      std::string const name = std::string(core::isa_name(row.isa)) + " ";
+      if (row.isa != FLASHMLA_ISA_AUTO && seen.find(" " + name) == std::string::npos) seen += name;
     }
-    text += seen;
+    text += seen.substr(0, seen.size() - 1);
   }
   return text;
 }
