@@ -8,8 +8,8 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and 10 (finishers) tell
-//   other CTAs that a first half of a pair is in memory, so that no consumer waits for its own writes. Warp 11 idles.
+//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and 10 (publishers)
+//   tell other CTAs that a partial result is in memory, so that no consumer waits for its own writes. Warp 11 idles.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
@@ -29,7 +29,8 @@
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
-//   published[event]       8 warps -> finisher: the first half of a pair is written, or there is no further one (once)
+//   written[event]         8 warps -> publisher: a partial result is written, or there is no further one (once)
+//   arrived[event]         publisher -> consumers: other CTAs can see it, `arrival` holds what it found (once)
 //   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes)
 //   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
 //
@@ -62,7 +63,7 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
 
 template <class Element>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, CtaWalk walk, int32_t warpgroup) {
-  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), {0, 0}, 0, 0, 0};
+  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
   uint32_t rope[4][4];
   Part part;
   bool has_part = walk.next(part);
@@ -73,30 +74,52 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     for (int i = 0; i < 128; ++i) row.o[i] = 0.0F;
     row.max[0] = row.max[1] = -INFINITY;
     row.sum[0] = row.sum[1] = 0.0F;
-    if (part.num_tiles == 0) claim_pair(params, part, me);
     read_visible(row, params, part, me.thread);
     if (params.q_is_tensor) ptx::mbarrier_wait(s.q_full, part_index & 1);
     else load_q_latent(s, params, part);
     attend<Element>(row, s, params, part, rope, me);
     me.tiles += part.num_tiles;
-    float(&shares)[kCtaRows] = s.row_sum[part_index % 2][me.warpgroup];
+    float(&shares)[2][kCtaRows] = s.row_sum[part_index % 2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 1);
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 2);
-      if (me.lane % 4 == 0) shares[fragment_row(me.thread, half)] = row.sum[half];
+      if (me.lane % 4 == 0) shares[me.warpgroup][fragment_row(me.thread, half)] = row.sum[half];
     }
-    if (threadIdx.x == 0) s.arrival[part_index % 2] = me.claim;
     ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there, and no QK needs Q any more
     Part const done = part;
     has_part = walk.next(part);
     if (has_part) load_q_rope(rope, params, part, me.thread);  // on its way while the rows of this part are written
-    write_part(row, s, params, done, part_index, me);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int32_t const local = fragment_row(me.thread, half);
+      row.sum[half] = shares[0][local] + shares[1][local];
+    }
+    write_part(row.o, row.max, row.sum, params, done, {me.warpgroup, me.thread, me.lane});
+    if (!done.is_whole()) {
+      if (threadIdx.x == 0) s.items[me.events] = {done.request, done.row_begin, done.split, done.num_splits};
+      arrive_warp(s.written[me.events++], me.lane);
+    }
+  }
+  auto& memory = reinterpret_cast<MergeMemory&>(s.kv);  // its last tile has been multiplied
+  if (me.events > 0) ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // by both warpgroups
+#pragma unroll 1
+  for (uint32_t event = 0; event < me.events; ++event) {
+    ptx::mbarrier_wait(s.arrived[event], 0);
+    merge_item(memory, s.can_merge, params, s.items[event], s.arrival[event]);
   }
   for (; me.events < 2; ++me.events) {
-    if (threadIdx.x == 0) s.publish[me.events] = nullptr;
-    arrive_warp(s.published[me.events], me.lane);
+    if (threadIdx.x == 0) s.items[me.events].num_splits = 0;
+    arrive_warp(s.written[me.events], me.lane);
   }
+}
+
+/// Warp 9 + event: says that a part is in memory, so that no consumer waits for its own writes.
+__device__ __forceinline__ void publish_part(Shared& s, DenseDecodeParams const& params, int32_t event) {
+  ptx::mbarrier_wait(s.written[event], 0);
+  if (threadIdx.x % 32 != 0 || s.items[event].num_splits == 0) return;
+  s.arrival[event] = arrive_at_item(params, s.items[event]);
+  ptx::mbarrier_arrive(s.arrived[event]);
 }
 
 /// A lane a barrier.
@@ -106,7 +129,8 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   if (lane < 2) {
     ptx::mbarrier_init(s.p_ready[lane], 4);
     ptx::mbarrier_init(s.p_free[lane], 4);
-    ptx::mbarrier_init(s.published[lane], 8);
+    ptx::mbarrier_init(s.written[lane], 8);
+    ptx::mbarrier_init(s.arrived[lane], 1);
   }
   if (lane == 0) ptx::mbarrier_init(s.q_full, 1), ptx::mbarrier_init(s.q_free, 8);
   ptx::fence_mbarrier_init();
@@ -123,27 +147,28 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
   ptx::grid_launch_dependents();
-  auto const* const schedule = static_cast<char const*>(params.schedule);
-  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset);
-  int32_t const worker = blockIdx.y;
+  StartParams const& start = params.start;
+  auto const* const schedule = static_cast<char const*>(start.schedule);
+  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
-  core::WorkerBegin const mine[3] = {begins[worker], begins[worker + 1], begins[min(worker + 2, params.max_workers)]};
-  bool const fits = header.magic == core::kScheduleMagic && header.batch == params.call.batch && header.q_tokens == params.call.q_tokens &&
-                    header.num_row_tiles == params.num_row_tiles && header.tile_rows == params.group * kCtaRows &&
+  core::WorkerBegin const begin = begins[0], end = begins[1];
+  int32_t const first_page = first_page_of_lane(start, begin);
+  CtaWalk const walk(start, begin, end);
+  bool const fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
+                    header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
                     header.tile_tokens == kTileTokens;
   if (!fits) {
     if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0)
       record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, header.batch);
     return;
   }
-  CtaWalk const walk(params, mine, header.num_row_tiles);
   // Through a shuffle, so that the compiler knows it to be uniform: wgmma must not stand in divergent code.
   int32_t const warpgroup = __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x / kWarpgroupThreads), 0);
   if (warpgroup == 2) {
     ptx::register_decrease<kProducerRegisters>();
     int32_t const warp = uniform(threadIdx.x / 32) - kConsumerThreads / 32;
-    if (warp == 0) produce(s, maps, params, walk);
-    else if (warp < 3) publish_half(s, warp - 1);
+    if (warp == 0) produce(s, maps, params, begin, walk, first_page);
+    else if (warp < 3) publish_part(s, params, warp - 1);
   } else {
     ptx::register_increase<kConsumerRegisters>();
     consume<Element>(s, params, walk, warpgroup);
