@@ -23,9 +23,10 @@ inline constexpr size_t kPartialRowBytes = 1024;  // 512 values of 16 bits
 /// What a part knows of one of its rows. The values beside it are FP16, O times a power of two that brings the largest of
 /// each half of 256 columns close to FP16's largest; `scale` takes them back, to O / l.
 struct PartialRow {
-  float lse_log2;  // -inf: the part saw no key, values and scales are 0
-  float scale[2];
-  float unused;
+  struct Half {
+    float lse_log2;  // -inf: the part saw no key, values and scale are 0
+    float scale;
+  } halves[2];
 };
 
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.

@@ -63,7 +63,7 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
   ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
 }
 
-/// Q's RoPE columns as the A fragments of four k-steps. All loads are issued before the first is used.
+/// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's.
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
   int32_t const rows = params.start.num_rows - part.row_begin;
   uint16_t const* source[2];
@@ -81,9 +81,6 @@ __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeP
     for (int i = 0; i < 16; ++i)
       rope[i / 4][i % 4] = source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
   }
-#pragma unroll
-  for (int i = 0; i < 16; ++i)
-    if (fragment_row(thread, i % 2) >= rows) rope[i / 4][i % 4] = 0;
 }
 
 /// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.

@@ -65,18 +65,19 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
                                            Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.row_begin + fragment_row(me.thread & ~31, 0) >= params.start.num_rows) return;
+  float lse_log2[2], inverse[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    int32_t const local = fragment_row(me.thread, half);
-    bool const is_empty = !(sum[half] > 0.0F), exists = part.row_begin + local < params.start.num_rows;
-    float const lse_log2 = is_empty ? -INFINITY : max[half] + log2f(sum[half]), inverse = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
-    if (!part.is_whole()) {
-      write_partial_row(o, half, lse_log2, inverse, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split) + local, params,
-                        me);
-    } else if (exists) {
-      write_whole_row(o, half, lse_log2, inverse, params, part, me);
-    }
+    bool const is_empty = !(sum[half] > 0.0F);
+    lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
+    inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
   }
+  if (!part.is_whole())
+    return write_partial_rows(o, lse_log2, inverse, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), params, me);
+#pragma unroll
+  for (int half = 0; half < 2; ++half)
+    if (part.row_begin + fragment_row(me.thread, half) < params.start.num_rows)
+      write_whole_row(o, half, lse_log2[half], inverse[half], params, part, me);
 }
 
 }  // namespace flashmla::cuda::dense_decode

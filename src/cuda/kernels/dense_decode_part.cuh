@@ -41,9 +41,10 @@ struct Part {
 /// The parts of this CTA's worker that have rows for it; every role walks the same ones.
 class CtaWalk {
  public:
+  CtaWalk() = default;
   /// The first request's length is read here, together with what else a CTA asks for at its start.
   __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end)
-      : start_(start),
+      : start_(&start),
         walk_(begin, end, start.num_row_tiles, kTileTokens),
         first_request_(begin.request),
         first_length_(begin.request < start.batch ? start.kv_len[begin.request] : 0) {}
@@ -52,23 +53,23 @@ class CtaWalk {
   __device__ __forceinline__ bool next(Part& part) {
     while (walk_.has_item()) {
       int32_t const request = walk_.request();
-      part.kv_len = core::clamp_length(request == first_request_ ? first_length_ : start_.kv_len[request], start_.length_limit);
+      part.kv_len = core::clamp_length(request == first_request_ ? first_length_ : start_->kv_len[request], start_->length_limit);
       core::Part const found = walk_.part(part.kv_len);
       walk_.advance();
       part.request = found.request;
-      part.row_begin = (found.row_tile * start_.group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+      part.row_begin = (found.row_tile * start_->group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
       part.first_tile = found.first_token / kTileTokens;
       part.num_tiles = (found.last_token + kTileTokens - 1) / kTileTokens - part.first_tile;
       if (found.last_token == found.first_token) part.num_tiles = 0;
       part.split = found.split;
       part.num_splits = found.num_splits;
-      if (part.row_begin < start_.num_rows) return true;
+      if (part.row_begin < start_->num_rows) return true;
     }
     return false;
   }
 
  private:
-  StartParams const& start_;
+  StartParams const* start_;
   core::PartWalk walk_;
   int32_t first_request_, first_length_;
 };

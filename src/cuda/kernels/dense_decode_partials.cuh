@@ -6,18 +6,18 @@
 // Slices. A row's 512 values lie in 16 chunks of 64 bytes. Of an item's C = 16 * rows chunks, part p of n merges chunks
 //   C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
 //
-// Order. A counter an item: parts that have arrived, parts that are done with it, parts that would not wait. A CTA stores its
-//   partial result and arrives (release); once it has no tiles left, it waits (acquire) until all have arrived. Nothing
-//   guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives up says so, and
-//   the last to arrive then merges the whole item. Who is done last leaves 0 for the next run. The result is the same bits
-//   whoever merges.
+// Order. A counter an item: warps that have stored their share of a part, CTAs that are done with it, CTAs that would not
+//   wait. A warp stores its rows and arrives (release); once a CTA has no tiles left, it waits (acquire) until all have
+//   arrived. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives
+//   up says so, and the last to arrive then merges the whole item. Who is done last leaves 0 for the next run. The result is
+//   the same bits whoever merges.
 //
-// Shared memory. KV's, which nothing needs any more: all parts of the slice, then their weights.
+// Threads. The two warpgroups that hold O. Latency is all that counts: a thread asks for everything that it adds up at once.
 #pragma once
 
 #include "cuda/device/merge_row.cuh"
 #include "cuda/kernels/dense_decode_part.cuh"
-#include "cuda/ptx/copy.cuh"
+#include "cuda/ptx/math.cuh"
 #include "cuda/ptx/mbarrier.cuh"
 #include "cuda/ptx/sync.cuh"
 #include "cuda/tile/fragment.hpp"
@@ -25,19 +25,17 @@
 namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kOutputThreads = 256;  // that hold O, 64 rows x 512 columns; the CTA's first
-inline constexpr int kChunkBytes = 64;
-inline constexpr int kRowChunks = 16;          // chunk 8 * h + i of a row: columns 256 h + 32 i .. + 31
-inline constexpr int kChunkWords = 16;         // word 4 q + k of a chunk: columns 8 k + 2 q, 8 k + 2 q + 1
+inline constexpr int kOutputWarps = kOutputThreads / 32;
+inline constexpr int kOutputBarrier = 1;  // a named barrier of theirs
+inline constexpr int kUnitBytes = 16;     // of a chunk's four, unit q: columns 8 k + 2 q, 8 k + 2 q + 1 for k = 0 .. 3
+inline constexpr int kRowUnits = 64;      // chunk 8 h + i of a row, units 32 h + 4 i .. + 3: columns 256 h + 32 i .. + 31
+inline constexpr int kRowChunks = 16;
 inline constexpr int64_t kPatience = 1 << 18;  // cycles, about 150 us
-inline constexpr int kMaxParts = 256;          // of an item
-inline constexpr int kOutputBarrier = 1;       // named barrier of the output threads
 
-/// Where the merge works.
+/// Sums over parts on their way from warp to warp.
 struct MergeMemory {
-  uint4 values[(kCtaRows * kRowChunks + kMaxParts) * kChunkBytes / 16];  // [part][chunk of the slice]
-  float2 weights[kCtaRows + 2 * kMaxParts];                              // [row of the slice][part]: left and right half
-  float lse[kCtaRows + 2 * kMaxParts];
-  float2 sums[kOutputThreads];
+  float max[kOutputWarps][32], sum[kOutputWarps][32];
+  float4 values[kOutputWarps][32][2];
 };
 
 /// A thread that holds O.
@@ -55,8 +53,11 @@ struct SharedItem {
   int32_t num_splits;
 };
 
-// Fields of an item's counter.
-inline constexpr uint32_t kArrived = 1U, kDone = 1U << 10, kImpatient = 1U << 20, kCountMask = (1U << 10) - 1;
+// Fields of an item's counter: 8 warps each of 256 CTAs at most.
+inline constexpr uint32_t kArrived = 1U, kDone = 1U << 12, kImpatient = 1U << 22, kArrivedMask = kDone - 1, kDoneMask = kImpatient / kDone - 1;
+
+/// Arrivals of an item that has all its parts.
+__device__ __forceinline__ uint32_t all_arrivals(SharedItem const& item) { return static_cast<uint32_t>(item.num_splits * kOutputWarps); }
 
 __device__ __forceinline__ int32_t first_worker_of(SharedItem const& item) { return static_cast<int32_t>(blockIdx.y) - item.split; }
 
@@ -69,85 +70,71 @@ __device__ __forceinline__ int64_t slot_row(DenseDecodeParams const& params, int
   return (static_cast<int64_t>(core::partial_slot(first_worker + split, split)) * params.start.group + blockIdx.x) * kCtaRows;
 }
 
-/// Half h of the thread's rows, as FP16 to memory; `inverse` is 1 / l, 0 where the row saw no key.
-__device__ __forceinline__ void write_partial_row(float const (&o)[128], int half, float lse_log2, float inverse, int64_t row,
-                                                  DenseDecodeParams const& params, OutputThread const& me) {
-  float largest = 0.0F;
+/// The largest |o| of each of the thread's rows, over the half that its warpgroup holds.
+__device__ __forceinline__ void largest_of_rows(float const (&o)[128], float (&largest)[2]) {
+  float chains[2][4] = {};  // independent, or every step would wait for the one before
 #pragma unroll
   for (int block = 0; block < 32; ++block)
-    largest = fmaxf(largest, fmaxf(fabsf(o[accumulator_index(block, half, 0)]), fabsf(o[accumulator_index(block, half, 1)])));
-  largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
-  largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2));
-  // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
-  uint32_t const exponent = max(__float_as_uint(largest) >> 23, 15U);
-  float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
-  uint4* const values = reinterpret_cast<uint4*>(static_cast<char*>(params.partial_values) + row * static_cast<int64_t>(kPartialRowBytes)) +
-                        me.warpgroup * 32 + me.lane % 4;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    uint32_t word[4];
+    for (int half = 0; half < 2; ++half) {
+      float& chain = chains[half][block % 4];
+      chain = fmaxf(chain, fmaxf(fabsf(o[accumulator_index(block, half, 0)]), fabsf(o[accumulator_index(block, half, 1)])));
+    }
 #pragma unroll
-    for (int k = 0; k < 4; ++k)
-      word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * up, o[accumulator_index(4 * i + k, half, 1)] * up);
-    __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
+  for (int half = 0; half < 2; ++half) {
+    float const* const c = chains[half];
+    float const own = fmaxf(fmaxf(c[0], c[1]), fmaxf(c[2], c[3])), pair = fmaxf(own, __shfl_xor_sync(0xffffffffU, own, 1));
+    largest[half] = fmaxf(pair, __shfl_xor_sync(0xffffffffU, pair, 2));
   }
-  if (me.lane % 4 != 0) return;
-  PartialRow& target = params.partial_rows[row];
-  if (me.warpgroup == 0) __stcg(&target.lse_log2, lse_log2);
-  __stcg(&target.scale[me.warpgroup], down * inverse);
 }
 
-/// After every store of the part: makes them visible to the GPU, and says so. Returns the counter before. One thread.
-__device__ __forceinline__ uint32_t arrive_at_item(DenseDecodeParams const& params, SharedItem const& item) {
-  __threadfence();
-  return atomicAdd(&item_counter(params, item), kArrived);
+/// The thread's two rows, as FP16 to memory; `inverse` is 1 / l, 0 where a row saw no key.
+__device__ __forceinline__ void write_partial_rows(float const (&o)[128], float const (&lse_log2)[2], float const (&inverse)[2], int64_t first_row,
+                                                   DenseDecodeParams const& params, OutputThread const& me) {
+  float largest[2];
+  largest_of_rows(o, largest);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int64_t const row = first_row + fragment_row(me.thread, half);
+    // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
+    uint32_t const exponent = max(__float_as_uint(largest[half]) >> 23, 15U);
+    float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
+    uint4* const values = static_cast<uint4*>(params.partial_values) + row * kRowUnits + me.warpgroup * 32 + me.lane % 4;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      uint32_t word[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * up, o[accumulator_index(4 * i + k, half, 1)] * up);
+      __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
+    }
+    if (me.lane % 4 == 0)
+      __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup, make_float2(lse_log2[half], down * inverse[half]));
+  }
+}
+
+/// After a warp's last store of a part: says to the GPU that it is in memory. Returns the counter before, in lane 0.
+__device__ __forceinline__ uint32_t arrive_at_item(DenseDecodeParams const& params, SharedItem const& item, int32_t lane) {
+  __syncwarp();
+  return lane == 0 ? ptx::add_acquire_release(&item_counter(params, item), kArrived) : 0U;
 }
 
 /// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive. One thread.
 __device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
   int64_t const start = clock64();
-  while ((ptx::load_acquire(&counter) & kCountMask) != static_cast<uint32_t>(item.num_splits)) {
+  while ((ptx::load_acquire(&counter) & kArrivedMask) != all_arrivals(item)) {
     if (clock64() - start < kPatience) continue;
-    uint32_t const before = atomicAdd(&counter, kImpatient);
-    __threadfence();
-    return (before & kCountMask) == static_cast<uint32_t>(item.num_splits);
+    return (ptx::add_acquire_release(&counter, kImpatient) & kArrivedMask) == all_arrivals(item);
   }
   return true;
 }
 
-/// One thread, after the CTA's last read of the item.
+/// One thread, when the CTA needs the counter no more. What it has yet to read stays as it is until the grid ends.
 __device__ __forceinline__ void leave_item(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
   uint32_t const before = atomicAdd(&counter, kDone);
-  if ((before / kDone & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
-}
-
-/// The chunks that part `split` merges, and the rows they lie in.
-struct Slice {
-  int32_t first_chunk, num_chunks, first_row, num_rows;
-};
-
-__device__ __forceinline__ Slice slice_of(SharedItem const& item, int32_t split, int32_t rows) {
-  int32_t const chunks = rows * kRowChunks, first = chunks * split / item.num_splits, last = chunks * (split + 1) / item.num_splits;
-  int32_t const first_row = first / kRowChunks;
-  return {first, last - first, first_row, (last + kRowChunks - 1) / kRowChunks - first_row};
-}
-
-/// Starts the copy of every part of a slice into shared memory.
-__device__ __forceinline__ void fetch_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, Slice const& slice) {
-  int32_t const units = slice.num_chunks * (kChunkBytes / 16), first_worker = first_worker_of(item);
-  int32_t const step_parts = kOutputThreads / units, step_units = kOutputThreads % units;
-  int32_t part = static_cast<int32_t>(threadIdx.x) / units, unit = static_cast<int32_t>(threadIdx.x) % units;
-  auto const* const base = static_cast<char const*>(params.partial_values) + slice.first_chunk * kChunkBytes;
-  uint32_t target = ptx::shared_address(&memory.values[threadIdx.x]);
-#pragma unroll 1
-  while (part < item.num_splits) {
-    ptx::cp_async_16(target, base + slot_row(params, first_worker, part) * static_cast<int64_t>(kPartialRowBytes) + unit * 16, 16);
-    target += kOutputThreads * 16;
-    part += step_parts, unit += step_units;
-    if (unit >= units) unit -= units, ++part;
-  }
+  if ((before / kDone & kDoneMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
 }
 
 /// Where a row of an item goes.
@@ -171,42 +158,6 @@ __device__ __forceinline__ void write_lse(DenseDecodeParams const& params, int32
         lse_log2 == -INFINITY ? params.empty_lse : lse_log2 * params.lse_factor;
 }
 
-/// Weights of all parts for every row of a slice, sink included, and the rows' lse. As many lanes a row as it has parts.
-__device__ __forceinline__ void weigh_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, Slice const& slice) {
-  int32_t const parts = item.num_splits, shift = min(5, 32 - __clz(parts - 1)), lanes = 1 << shift;
-  int32_t const row = static_cast<int32_t>(threadIdx.x) >> shift, lane = static_cast<int32_t>(threadIdx.x) & (lanes - 1);
-  int32_t const end = row < slice.num_rows ? parts : 0, first_worker = first_worker_of(item);
-  float2* const weights = memory.weights + row * parts;
-  float* const lse = memory.lse + row * parts;
-  float max = -INFINITY, sum = 0.0F;
-#pragma unroll 1
-  for (int32_t part = lane; part < end; part += lanes) {
-    int64_t const cell = slot_row(params, first_worker, part) + slice.first_row + row;
-    float4 const found = __ldcg(reinterpret_cast<float4 const*>(params.partial_rows + cell));
-    weights[part] = make_float2(found.y, found.z);
-    lse[part] = found.x;
-    max = fmaxf(max, found.x);
-  }
-#pragma unroll 1
-  for (int32_t step = 1; step < lanes; step *= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffU, max, step));
-  float const reference = max == -INFINITY ? 0.0F : max;
-#pragma unroll 1
-  for (int32_t part = lane; part < end; part += lanes) sum += lse[part] = exp2f(lse[part] - reference);
-#pragma unroll 1
-  for (int32_t step = 1; step < lanes; step *= 2) sum += __shfl_xor_sync(0xffffffffU, sum, step);
-  if (end == 0) return;
-  float const lse_log2 = sum > 0.0F ? max + log2f(sum) : -INFINITY;
-  RowTarget const target = row_target(params, item.row_begin + slice.first_row + row);
-  float const inverse = sum > 0.0F ? sink_factor_of(params, target.head, lse_log2) / sum : 0.0F;
-#pragma unroll 1
-  for (int32_t part = lane; part < end; part += lanes) {
-    float const weight = lse[part] * inverse;
-    weights[part] = make_float2(weights[part].x * weight, weights[part].y * weight);
-  }
-  bool const has_first_chunk = (slice.first_row + row) * kRowChunks >= slice.first_chunk;
-  if (lane == 0 && has_first_chunk) write_lse(params, item.request, target, lse_log2);
-}
-
 /// Two neighbouring columns of a row to out, in its own type.
 __device__ __forceinline__ void store_pair(DenseDecodeParams const& params, int64_t offset, float2 value) {
   bool const is_aligned = params.out_is_aligned != 0;
@@ -222,61 +173,168 @@ __device__ __forceinline__ void store_pair(DenseDecodeParams const& params, int6
   else out[0] = static_cast<uint16_t>(pair), out[1] = static_cast<uint16_t>(pair >> 16);
 }
 
-/// Sums the parts of a slice and writes its rows. All output threads.
-__device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, Slice const& slice) {
-  if (slice.num_chunks == 0) return;
-  fetch_slice(memory, params, item, slice);
-  weigh_slice(memory, params, item, slice);
-  ptx::cp_async_wait_all();
-  ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-  // A thread a word; where that leaves threads idle, groups of them share out the parts.
-  int32_t const words = slice.num_chunks * kChunkWords, parts = item.num_splits;
-  int32_t const shift = words >= kOutputThreads ? 8 : 32 - __clz(words - 1), groups = kOutputThreads >> shift;
-  int32_t const group = static_cast<int32_t>(threadIdx.x) >> shift;
-#pragma unroll 1
-  for (int32_t first = 0; first < words; first += kOutputThreads) {
-    int32_t const word = first + (static_cast<int32_t>(threadIdx.x) & ((1 << shift) - 1));
-    int32_t const chunk = slice.first_chunk + word / kChunkWords, row = chunk / kRowChunks;
-    auto const* const values = reinterpret_cast<__half2 const*>(memory.values) + word;
-    auto const* const weights = reinterpret_cast<float const*>(memory.weights + (row - slice.first_row) * parts) + chunk % kRowChunks / 8;
-    float2 sum = make_float2(0.0F, 0.0F);
-#pragma unroll 4
-    for (int32_t part = word < words ? group : parts; part < parts; part += groups) {
-      float2 const value = __half22float2(values[part * words]);
-      float const weight = weights[part * 2];
-      sum.x = fmaf(weight, value.x, sum.x), sum.y = fmaf(weight, value.y, sum.y);
+/// A unit of a row, summed over some parts: value / sum, at 2^max.
+struct UnitSum {
+  float max = -INFINITY, sum = 0.0F, value[8] = {};
+
+  /// Brings the sums to a maximum that is not below the present one.
+  __device__ __forceinline__ void raise(float to) {
+    float const factor = max == to ? 1.0F : ptx::exp2_approx(max - to);  // also where both are -inf
+    max = to, sum *= factor;
+#pragma unroll
+    for (float& v : value) v *= factor;
+  }
+  __device__ __forceinline__ void add(uint4 const& values, float weight) {
+    uint32_t const words[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+      value[2 * k] = fmaf(weight, pair.x, value[2 * k]), value[2 * k + 1] = fmaf(weight, pair.y, value[2 * k + 1]);
     }
-    if (groups > 1) {
-      memory.sums[threadIdx.x] = sum;
-      ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+  }
+  /// Adds what lane ^ step has, at the larger maximum of both.
+  __device__ __forceinline__ void add_from_lane(int32_t step) {
+    raise(fmaxf(max, __shfl_xor_sync(0xffffffffU, max, step)));
+    sum += __shfl_xor_sync(0xffffffffU, sum, step);
+#pragma unroll
+    for (float& v : value) v += __shfl_xor_sync(0xffffffffU, v, step);
+  }
+  __device__ __forceinline__ void give(MergeMemory& memory, int32_t warp, int32_t lane) const {
+    memory.max[warp][lane] = max, memory.sum[warp][lane] = sum;
+    memory.values[warp][lane][0] = make_float4(value[0], value[1], value[2], value[3]);
+    memory.values[warp][lane][1] = make_float4(value[4], value[5], value[6], value[7]);
+  }
+  __device__ __forceinline__ void take(MergeMemory const& memory, int32_t warp, int32_t lane) {
+    float const theirs = memory.max[warp][lane], to = fmaxf(max, theirs);
+    raise(to);
+    float const factor = theirs == to ? 1.0F : ptx::exp2_approx(theirs - to);
+    sum = fmaf(memory.sum[warp][lane], factor, sum);
+    float4 const low = memory.values[warp][lane][0], high = memory.values[warp][lane][1];
+    float const more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int e = 0; e < 8; ++e) value[e] = fmaf(more[e], factor, value[e]);
+  }
+};
+
+/// A slice: the units that part `split` merges, counted from the item's first.
+struct Slice {
+  int32_t first_unit, num_units;
+};
+
+__device__ __forceinline__ Slice slice_of(SharedItem const& item, int32_t split, int32_t rows) {
+  uint32_t const chunks = static_cast<uint32_t>(rows * kRowChunks), parts = static_cast<uint32_t>(item.num_splits);
+  int32_t const first = static_cast<int32_t>(chunks * split / parts), last = static_cast<int32_t>(chunks * (split + 1) / parts);
+  return {first * 4, (last - first) * 4};
+}
+
+/// Where an item's parts lie.
+struct PartCells {
+  uint4 const* values;  // of the first worker's slots
+  float2 const* rows;   // lse, scale
+  int32_t slot_units;   // from a slot to the next
+
+  __device__ __forceinline__ PartCells(DenseDecodeParams const& params, SharedItem const& item) : slot_units(params.start.group * kCtaRows * kRowUnits) {
+    int64_t const unit = slot_row(params, first_worker_of(item), 0) * kRowUnits - slot_units;
+    values = static_cast<uint4 const*>(params.partial_values) + unit;
+    rows = reinterpret_cast<float2 const*>(params.partial_rows) + unit / 32;
+  }
+  __device__ __forceinline__ int32_t unit_of(int32_t part, int32_t unit) const { return (2 * part + (part == 0 ? 1 : 0)) * slot_units + unit; }
+};
+
+/// Adds parts first, first + step, ... below `end` of kUnits units to their sums, kParts at a time, all of them in flight.
+template <int kUnits, int kParts>
+__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells const& cells, int32_t const (&units)[kUnits], int32_t first, int32_t end,
+                                          int32_t step) {
 #pragma unroll 1
-      for (int32_t other = 1; other < groups && group == 0; ++other) {
-        float2 const more = memory.sums[threadIdx.x + (other << shift)];
-        sum.x += more.x, sum.y += more.y;
+  for (; first < end; first += kParts * step) {
+    uint4 values[kUnits][kParts];
+    float2 rows[kUnits][kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p)
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        values[u][p] = make_uint4(0, 0, 0, 0), rows[u][p] = make_float2(-INFINITY, 0.0F);
+        if (first + p * step >= end) continue;
+        int32_t const cell = cells.unit_of(first + p * step, units[u]);
+        rows[u][p] = __ldcg(cells.rows + cell / 32), values[u][p] = __ldcg(cells.values + cell);
+      }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      float max = sums[u].max;
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) max = fmaxf(max, rows[u][p].x);
+      sums[u].raise(max);
+      float const reference = max == -INFINITY ? 0.0F : max;
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        float const weight = ptx::exp2_approx(rows[u][p].x - reference);
+        sums[u].sum += weight;
+        sums[u].add(values[u][p], weight * rows[u][p].y);
       }
     }
-    if (word >= words || group > 0) continue;
-    RowTarget const target = row_target(params, item.row_begin + row);
-    core::RowStrides const& stride = params.call.out_stride;
-    int32_t const in_chunk = word % kChunkWords, column = chunk % kRowChunks * 32 + in_chunk % 4 * 8 + in_chunk / 4 * 2;
-    store_pair(params, item.request * stride.batch + target.token * stride.token + target.head * stride.head + column, sum);
   }
 }
 
-/// Merges what this CTA owes to an item that it has a part of. `before`: the item's counter when this part arrived.
-__device__ __forceinline__ void merge_item(MergeMemory& memory, uint32_t& can_merge, DenseDecodeParams const& params, SharedItem const& item,
-                                           uint32_t before) {
-  if (threadIdx.x == 0) can_merge = wait_for_parts(params, item) ? 1U : 0U;
-  ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);  // also: the item before has been read
-  int32_t const rows = min(kCtaRows, params.start.num_rows - item.row_begin);
-  bool const is_last = (before & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits), merges_all = is_last && before >= kImpatient;
-  int32_t const first = merges_all ? 0 : item.split, last = merges_all ? item.num_splits : item.split + 1;
+/// A merged unit to out; the first of a row also brings its lse.
+__device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
+  int32_t const in_row = unit % kRowUnits;
+  RowTarget const target = row_target(params, item.row_begin + unit / kRowUnits);
+  float const lse_log2 = sum.sum > 0.0F ? sum.max + log2f(sum.sum) : -INFINITY;
+  float const inverse = sum.sum > 0.0F ? __fdividef(sink_factor_of(params, target.head, lse_log2), sum.sum) : 0.0F;
+  core::RowStrides const& stride = params.call.out_stride;
+  int64_t const offset =
+      item.request * stride.batch + target.token * stride.token + target.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2;
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    store_pair(params, offset + 8 * k, make_float2(sum.value[2 * k] * inverse, sum.value[2 * k + 1] * inverse));
+  if (in_row == 0) write_lse(params, item.request, target, lse_log2);
+}
+
+/// Merges a slice, kUnits units a thread at once; where there are fewer units than threads, groups of threads share out the parts.
+template <int kUnits, int kParts>
+__device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, Slice const& slice) {
+  int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  int32_t const shift = slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);  // a group is 4 to 256 threads
+  int32_t const group = thread >> shift, groups = kOutputThreads >> shift, group_warps = max(1, (1 << shift) / 32);
+  PartCells const cells(params, item);
 #pragma unroll 1
-  for (int32_t split = first; split < last && can_merge != 0; ++split) {
-    merge_slice(memory, params, item, slice_of(item, split, rows));
-    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+  for (int32_t base = 0; base < slice.num_units; base += kOutputThreads * kUnits) {
+    UnitSum sums[kUnits];
+    int32_t units[kUnits], count = 0;
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      int32_t const unit = base + u * kOutputThreads + (thread & ((1 << shift) - 1));
+      count += unit < slice.num_units ? 1 : 0;
+      units[u] = slice.first_unit + min(unit, slice.num_units - 1);  // the last twice rather than none
+    }
+    add_parts<kUnits, kParts>(sums, cells, units, count > 0 ? group : item.num_splits, item.num_splits, groups);
+    if (groups > 1) {
+#pragma unroll 1
+      for (int32_t step = 1 << shift; step < 32; step *= 2) sums[0].add_from_lane(step);
+      sums[0].give(memory, warp, lane);
+      ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+#pragma unroll 1
+      for (int32_t other = warp + group_warps; other < kOutputWarps && warp < group_warps; other += group_warps)
+        sums[0].take(memory, other, lane);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u)
+      if (u < count && group == 0) write_unit(sums[u], params, item, units[u]);
   }
-  if (threadIdx.x == 0) leave_item(params, item);
+}
+
+/// Merges what this CTA owes to an item; with `slices` > 1 those of the next parts too.
+__device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t slices) {
+  int32_t const rows = min(kCtaRows, params.start.num_rows - item.row_begin);
+#pragma unroll 1
+  for (int32_t i = 0, split = item.split; i < slices; ++i, split = split + 1 == item.num_splits ? 0 : split + 1) {
+    Slice const slice = slice_of(item, split, rows);
+    if (slice.num_units == 0) continue;
+    if (item.num_splits == 2) merge_slice<4, 2>(memory, params, item, slice);
+    else if (item.num_splits <= 4) merge_slice<2, 4>(memory, params, item, slice);
+    else merge_slice<1, 8>(memory, params, item, slice);
+    if (slices > 1) ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+  }
 }
 
 }  // namespace flashmla::cuda::dense_decode

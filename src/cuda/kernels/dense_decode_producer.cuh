@@ -36,11 +36,20 @@ __device__ __forceinline__ void check_length(DenseDecodeParams const& params, Pa
   record_fault(params.workspace, FLASHMLA_FAULT_KV_LEN, part.request, 0, length);
 }
 
-/// The part's Q; ahead of its KV, which would otherwise keep it waiting.
-__device__ __forceinline__ void load_q(Shared& s, ptx::TmaSource const& q, Part const& part, uint32_t part_index) {
+/// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
+__device__ __forceinline__ void announce(Shared& s, TensorMaps const& maps, uint64_t policy, DenseDecodeParams const& params, Part const& part,
+                                         uint32_t part_index, uint32_t& events) {
   ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
-  ptx::mbarrier_arrive_expect_tx(s.q_full, kLatentBoxes * kBoxBytes);
-  ptx::tma_load_4d(s.q, q, s.q_full, make_int4(0, part.row_begin, 0, part.request));
+  s.parts[part_index % 2] = part;
+  if (part.request >= 0 && !part.is_whole()) s.items[events++] = {part.request, part.row_begin, part.split, part.num_splits};
+  ptx::mbarrier_arrive(s.announced);
+  if (part.request < 0) return;
+  if (params.q_is_tensor) {
+    ptx::mbarrier_arrive_expect_tx(s.q_full, kLatentBoxes * kBoxBytes);
+    ptx::tma_load_4d(s.q, {&maps.q, policy}, s.q_full, make_int4(0, part.row_begin, 0, part.request));
+  } else {
+    ptx::mbarrier_arrive(s.q_full);
+  }
 }
 
 __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, DenseDecodeParams const& params, core::WorkerBegin const& begin,
@@ -49,14 +58,17 @@ __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, Dense
   StartParams const& start = params.start;
   // KV and Q are read once: they must not push the schedule, the tables and the kernel's own code out of L2.
   uint64_t const policy = ptx::evict_first_policy();
-  uint32_t count = 0;
+  uint32_t count = 0, events = 0;
   Part part;
-  for (uint32_t part_index = 0; walk.next(part); ++part_index) {
+  bool has_part = true;
+  for (uint32_t part_index = 0; has_part; ++part_index) {
+    has_part = walk.next(part);
+    if (!has_part) part.request = -1, part.num_tiles = 0;
     int32_t const* const table = start.page_table + part.request * start.page_table_stride + part.first_tile;  // [num_tiles]
     auto const page_of = [&](int32_t tile) { return tile < part.num_tiles ? __ldg(table + tile) : 0; };
     bool const is_first = part.request == begin.request && part.first_tile == begin.tile;
     int32_t pages = is_first ? first_page : page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
-    if (lane == 0 && params.q_is_tensor) load_q(s, {&maps.q, policy}, part, part_index);
+    if (lane == 0) announce(s, maps, policy, params, part, part_index, events);
     __syncwarp();
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       if (i > 0 && i % 32 == 0) {
@@ -72,8 +84,16 @@ __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, Dense
       }
       __syncwarp();
     }
-    if (lane == 0) check_length(params, part);
+    if (lane == 0 && has_part) check_length(params, part);
   }
+  if (lane != 0) return;
+#pragma unroll 1
+  for (uint32_t event = 0; event < events; ++event) {
+    s.can_merge[event] = wait_for_parts(params, s.items[event]) ? 1U : 0U;
+    ptx::mbarrier_arrive(s.mergeable[event]);
+  }
+#pragma unroll 1
+  for (uint32_t event = 0; event < events; ++event) leave_item(params, s.items[event]);
 }
 
 }  // namespace flashmla::cuda::dense_decode

@@ -11,8 +11,8 @@ inline constexpr int kRopeCopy = 4;
 inline constexpr int kStages = 2;
 inline constexpr int kConsumerThreads = kOutputThreads;
 inline constexpr int kThreads = kConsumerThreads + kWarpgroupThreads;
-inline constexpr int kConsumerRegisters = 232;
-inline constexpr int kProducerRegisters = 40;
+inline constexpr int kConsumerRegisters = 224;
+inline constexpr int kProducerRegisters = 56;
 
 /// What TMA reads from; a kernel parameter.
 struct TensorMaps {
@@ -25,16 +25,17 @@ struct Shared {
   alignas(1024) uint8_t p[2][kBoxBytes];
   float row_max[2][kCtaRows];     // [warpgroup]: m after its latest tile
   float row_sum[2][2][kCtaRows];  // [part % 2][warpgroup]: its share of l
+  Part parts[2];                  // [part % 2]; request -1: there are no more
   int32_t valid[kStages];         // leading tokens of the tile that exist
   SharedItem items[2];            // [event]: items that this CTA has a part of; it has at most two parts that are not whole
-  uint32_t arrival[2];            // [event]: their counters before this part arrived
-  uint32_t can_merge;
+  uint32_t can_merge[2];          // [event]: their parts are in memory; 0: others merge
+  uint32_t merges_all[2];         // [event]: this CTA is the last, and others would not wait
   uint64_t full[kStages][kCopies];
   uint64_t empty[kStages][3];
   uint64_t p_ready[2];
   uint64_t p_free[2];
-  uint64_t written[2];
-  uint64_t arrived[2];
+  uint64_t mergeable[2];
+  uint64_t announced;
   uint64_t q_full;
   uint64_t q_free;
 };
