@@ -130,8 +130,8 @@ int bench(Options const& options) {
   check_call(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   nlohmann::json rows = nlohmann::json::array();
   int failures = 0;
-  std::printf("%-26s %9s %9s %6s %7s %6s %6s %9s %9s\n", "case", "floor us", "call us", "% fl", "update", "GB/s", "TF",
-               "out L2", "lse abs");
+  std::printf("%-26s %9s %9s %6s %7s %6s %6s %9s %9s\n", "case", "floor us", "call us", "% fl", "update", "GB/s", "TF", "out L2",
+              "lse abs");
   for (BenchCase const& c : kBenchCases) {
     if (std::string(c.name).find(options.filter) == std::string::npos) continue;
     try {
@@ -139,8 +139,8 @@ int bench(Options const& options) {
       bool const is_right = options.no_check || (row.errors.out_l2 <= (options.is_fp16 ? 4e-4 : 2.8e-3) && row.errors.lse_abs <= 1e-5);
       failures += is_right ? 0 : 1;
       std::printf("%-26s %9.1f %9.1f %6.1f %7.2f %6.0f %6.0f %9.1e %9.1e%s\n", c.name, row.floor_us, row.call_us,
-                  100 * row.floor_us / row.call_us, row.update_us, row.gbps, row.tflops, row.errors.out_l2,
-                  row.errors.lse_abs, is_right ? "" : " WRONG");
+                  100 * row.floor_us / row.call_us, row.update_us, row.gbps, row.tflops, row.errors.out_l2, row.errors.lse_abs,
+                  is_right ? "" : " WRONG");
       rows.push_back(to_json(row));
     } catch (std::exception const& error) {
       ++failures;

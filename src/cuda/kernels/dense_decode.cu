@@ -94,7 +94,8 @@ std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kv_dtype)), "plan", "cudaFuncGetAttributes");
   return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " +
-         std::to_string(attributes.numRegs) + " registers at launch (240 a consumer, 24 a producer), " +
+         std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(dense_decode::kConsumerRegisters) +
+         " a consumer, " + std::to_string(dense_decode::kProducerRegisters) + " a producer), " +
          std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
          " bytes of stack";
 }

@@ -78,7 +78,8 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   CtaWork work{begins[0], begins[1], 0, header.batch, false};
   work.first_page = first_page_of_lane(start, work.begin);
   work.fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
-              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows && header.tile_tokens == kTileTokens;
+              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
+              header.tile_tokens == kTileTokens;
   if (!work.fits) work.end = work.begin;  // nothing to do
   return work;
 }
@@ -126,10 +127,7 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
   for (uint32_t event = 0; event < me.events; ++event) {
-    ptx::mbarrier_wait(s.mergeable[event], 0);
-    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // merges_all is what it is
-    SharedItem const item = s.items[event];
-    merge_item(reinterpret_cast<MergeMemory&>(s.kv), params, item, s.merges_all[event] != 0 ? item.num_splits : s.can_merge[event] != 0 ? 1 : 0);
+    merge_item(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]}, s.merges_all[event]);
   }
 }
 

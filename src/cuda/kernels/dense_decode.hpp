@@ -62,7 +62,7 @@ struct DenseDecodeParams {
   int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
   void const* schedule;
-  void* workspace;  // WorkspaceHeader, and behind it:
+  void* workspace;           // WorkspaceHeader, and behind it:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64]
   void* partial_values;      // [2 * max_workers, group, 64, 512] of 2 bytes
 };

@@ -45,8 +45,9 @@ __device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64
 }
 
 /// Half `half` of the thread's rows, finished: scaled in place, to out and lse.
-__device__ __forceinline__ void write_whole_row(float (&o)[128], int half, float lse_log2, float inverse, DenseDecodeParams const& params,
+__device__ __forceinline__ void write_whole_row(float (&o)[128], int half, RowEnds const& ends, DenseDecodeParams const& params,
                                                 Part const& part, OutputThread const& me) {
+  float const lse_log2 = ends.lse_log2[half], inverse = ends.inverse[half];
   RowTarget const target = row_target(params, part.row_begin + fragment_row(me.thread, half));
   float const factor = lse_log2 == -INFINITY ? 0.0F : inverse * sink_factor_of(params, target.head, lse_log2);
 #pragma unroll
@@ -65,19 +66,18 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
                                            Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.row_begin + fragment_row(me.thread & ~31, 0) >= params.start.num_rows) return;
-  float lse_log2[2], inverse[2];
+  RowEnds ends;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     bool const is_empty = !(sum[half] > 0.0F);
-    lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
-    inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
+    ends.lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
+    ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
   }
   if (!part.is_whole())
-    return write_partial_rows(o, lse_log2, inverse, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), params, me);
+    return write_partial_rows(o, ends, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), params, me);
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    if (part.row_begin + fragment_row(me.thread, half) < params.start.num_rows)
-      write_whole_row(o, half, lse_log2[half], inverse[half], params, part, me);
+    if (part.row_begin + fragment_row(me.thread, half) < params.start.num_rows) write_whole_row(o, half, ends, params, part, me);
 }
 
 }  // namespace flashmla::cuda::dense_decode

@@ -30,7 +30,7 @@ inline constexpr int kOutputBarrier = 1;  // a named barrier of theirs
 inline constexpr int kUnitBytes = 16;     // of a chunk's four, unit q: columns 8 k + 2 q, 8 k + 2 q + 1 for k = 0 .. 3
 inline constexpr int kRowUnits = 64;      // chunk 8 h + i of a row, units 32 h + 4 i .. + 3: columns 256 h + 32 i .. + 31
 inline constexpr int kRowChunks = 16;
-inline constexpr int64_t kPatience = 1 << 18;  // cycles, about 150 us
+inline constexpr int64_t kPatience = 1 << 16;  // cycles, about 40 us
 
 /// Sums over parts on their way from warp to warp.
 struct MergeMemory {
@@ -54,7 +54,8 @@ struct SharedItem {
 };
 
 // Fields of an item's counter: 8 warps each of 256 CTAs at most.
-inline constexpr uint32_t kArrived = 1U, kDone = 1U << 12, kImpatient = 1U << 22, kArrivedMask = kDone - 1, kDoneMask = kImpatient / kDone - 1;
+inline constexpr uint32_t kArrived = 1U, kDone = 1U << 12, kImpatient = 1U << 22, kArrivedMask = kDone - 1,
+                          kDoneMask = kImpatient / kDone - 1;
 
 /// Arrivals of an item that has all its parts.
 __device__ __forceinline__ uint32_t all_arrivals(SharedItem const& item) { return static_cast<uint32_t>(item.num_splits * kOutputWarps); }
@@ -88,8 +89,14 @@ __device__ __forceinline__ void largest_of_rows(float const (&o)[128], float (&l
   }
 }
 
-/// The thread's two rows, as FP16 to memory; `inverse` is 1 / l, 0 where a row saw no key.
-__device__ __forceinline__ void write_partial_rows(float const (&o)[128], float const (&lse_log2)[2], float const (&inverse)[2], int64_t first_row,
+/// What a thread knows of its two rows at the end of a part.
+struct RowEnds {
+  float lse_log2[2];  // -inf: the row saw no key
+  float inverse[2];   // 1 / l; 0 then
+};
+
+/// The thread's two rows, as FP16 to memory.
+__device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnds const& ends, int64_t first_row,
                                                    DenseDecodeParams const& params, OutputThread const& me) {
   float largest[2];
   largest_of_rows(o, largest);
@@ -109,7 +116,8 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[128], float 
       __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
     }
     if (me.lane % 4 == 0)
-      __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup, make_float2(lse_log2[half], down * inverse[half]));
+      __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup,
+             make_float2(ends.lse_log2[half], down * ends.inverse[half]));
   }
 }
 
@@ -233,18 +241,21 @@ struct PartCells {
   float2 const* rows;   // lse, scale
   int32_t slot_units;   // from a slot to the next
 
-  __device__ __forceinline__ PartCells(DenseDecodeParams const& params, SharedItem const& item) : slot_units(params.start.group * kCtaRows * kRowUnits) {
+  __device__ __forceinline__ PartCells(DenseDecodeParams const& params, SharedItem const& item)
+      : slot_units(params.start.group * kCtaRows * kRowUnits) {
     int64_t const unit = slot_row(params, first_worker_of(item), 0) * kRowUnits - slot_units;
     values = static_cast<uint4 const*>(params.partial_values) + unit;
     rows = reinterpret_cast<float2 const*>(params.partial_rows) + unit / 32;
   }
-  __device__ __forceinline__ int32_t unit_of(int32_t part, int32_t unit) const { return (2 * part + (part == 0 ? 1 : 0)) * slot_units + unit; }
+  __device__ __forceinline__ int32_t unit_of(int32_t part, int32_t unit) const {
+    return (2 * part + (part == 0 ? 1 : 0)) * slot_units + unit;
+  }
 };
 
 /// Adds parts first, first + step, ... below `end` of kUnits units to their sums, kParts at a time, all of them in flight.
 template <int kUnits, int kParts>
-__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells const& cells, int32_t const (&units)[kUnits], int32_t first, int32_t end,
-                                          int32_t step) {
+__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells const& cells, int32_t const (&units)[kUnits], int32_t first,
+                                          int32_t end, int32_t step) {
 #pragma unroll 1
   for (; first < end; first += kParts * step) {
     uint4 values[kUnits][kParts];
@@ -275,38 +286,66 @@ __device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells con
   }
 }
 
-/// A merged unit to out; the first of a row also brings its lse.
-__device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
-  int32_t const in_row = unit % kRowUnits;
-  RowTarget const target = row_target(params, item.row_begin + unit / kRowUnits);
-  float const lse_log2 = sum.sum > 0.0F ? sum.max + log2f(sum.sum) : -INFINITY;
-  float const inverse = sum.sum > 0.0F ? __fdividef(sink_factor_of(params, target.head, lse_log2), sum.sum) : 0.0F;
+/// Where a unit goes.
+struct UnitTarget {
+  RowTarget row;
+  int64_t offset;  // of its first column in out
+};
+__device__ __forceinline__ UnitTarget unit_target(DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
+  RowTarget const row = row_target(params, item.row_begin + unit / kRowUnits);
   core::RowStrides const& stride = params.call.out_stride;
-  int64_t const offset =
-      item.request * stride.batch + target.token * stride.token + target.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2;
-#pragma unroll
-  for (int k = 0; k < 4; ++k)
-    store_pair(params, offset + 8 * k, make_float2(sum.value[2 * k] * inverse, sum.value[2 * k + 1] * inverse));
-  if (in_row == 0) write_lse(params, item.request, target, lse_log2);
+  int32_t const in_row = unit % kRowUnits;
+  return {row, item.request * stride.batch + row.token * stride.token + row.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2};
 }
 
-/// Merges a slice, kUnits units a thread at once; where there are fewer units than threads, groups of threads share out the parts.
+/// A merged unit to out; the first of a row also brings its lse.
+__device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit,
+                                           UnitTarget const& target) {
+  float const lse_log2 = sum.sum > 0.0F ? sum.max + log2f(sum.sum) : -INFINITY;
+  float const inverse = sum.sum > 0.0F ? __fdividef(sink_factor_of(params, target.row.head, lse_log2), sum.sum) : 0.0F;
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    store_pair(params, target.offset + 8 * k, make_float2(sum.value[2 * k] * inverse, sum.value[2 * k + 1] * inverse));
+  if (unit % kRowUnits == 0) write_lse(params, item.request, target.row, lse_log2);
+}
+
+/// What a CTA waits for before it merges an item, in shared memory.
+struct MergeGate {
+  uint64_t& mergeable;
+  uint32_t const& can_merge;
+
+  /// All output threads; false: this CTA gave up.
+  __device__ __forceinline__ bool wait() const {
+    ptx::mbarrier_wait(mergeable, 0);
+    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);  // also: the slice before has been read, every warp has arrived
+    return can_merge != 0;
+  }
+};
+
+/// Merges a slice, kUnits units a thread at once; where there are fewer units than threads, groups of threads share out the
+/// parts. What does not depend on the other parts is worked out before they are there.
 template <int kUnits, int kParts>
-__device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, Slice const& slice) {
+__device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
+                                            Slice const& slice, MergeGate const& gate) {
   int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   int32_t const shift = slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);  // a group is 4 to 256 threads
   int32_t const group = thread >> shift, groups = kOutputThreads >> shift, group_warps = max(1, (1 << shift) / 32);
   PartCells const cells(params, item);
+  bool is_open = false;
 #pragma unroll 1
   for (int32_t base = 0; base < slice.num_units; base += kOutputThreads * kUnits) {
     UnitSum sums[kUnits];
     int32_t units[kUnits], count = 0;
+    UnitTarget targets[kUnits];
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
       int32_t const unit = base + u * kOutputThreads + (thread & ((1 << shift) - 1));
       count += unit < slice.num_units ? 1 : 0;
       units[u] = slice.first_unit + min(unit, slice.num_units - 1);  // the last twice rather than none
+      targets[u] = unit_target(params, item, units[u]);
     }
+    if (!is_open && !gate.wait()) return;
+    is_open = true;
     add_parts<kUnits, kParts>(sums, cells, units, count > 0 ? group : item.num_splits, item.num_splits, groups);
     if (groups > 1) {
 #pragma unroll 1
@@ -319,21 +358,31 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
     }
 #pragma unroll
     for (int u = 0; u < kUnits; ++u)
-      if (u < count && group == 0) write_unit(sums[u], params, item, units[u]);
+      if (u < count && group == 0) write_unit(sums[u], params, item, units[u], targets[u]);
   }
 }
 
-/// Merges what this CTA owes to an item; with `slices` > 1 those of the next parts too.
-__device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t slices) {
-  int32_t const rows = min(kCtaRows, params.start.num_rows - item.row_begin);
+__device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
+                                               MergeGate const& gate) {
+  Slice const slice = slice_of(item, split, min(kCtaRows, params.start.num_rows - item.row_begin));
+  if (slice.num_units == 0) return;
+  if (item.num_splits == 2) merge_slice<4, 2>(memory, params, item, slice, gate);
+  else if (item.num_splits <= 4) merge_slice<2, 4>(memory, params, item, slice, gate);
+  else merge_slice<1, 8>(memory, params, item, slice, gate);
+}
+
+/// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.
+__device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
+                                           MergeGate const& gate, uint32_t const& merges_all) {
+  int32_t count = 1;
 #pragma unroll 1
-  for (int32_t i = 0, split = item.split; i < slices; ++i, split = split + 1 == item.num_splits ? 0 : split + 1) {
-    Slice const slice = slice_of(item, split, rows);
-    if (slice.num_units == 0) continue;
-    if (item.num_splits == 2) merge_slice<4, 2>(memory, params, item, slice);
-    else if (item.num_splits <= 4) merge_slice<2, 4>(memory, params, item, slice);
-    else merge_slice<1, 8>(memory, params, item, slice);
-    if (slices > 1) ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+  for (int32_t i = 0, split = item.split; i < count; ++i) {
+    merge_slice_of(memory, params, item, split, gate);
+    if (i == 0) {
+      gate.wait();
+      count = merges_all != 0 ? item.num_splits : 1;
+    }
+    split = split + 1 == item.num_splits ? 0 : split + 1;
   }
 }
 

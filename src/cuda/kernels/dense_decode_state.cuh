@@ -43,7 +43,7 @@ static_assert(sizeof(Shared) <= 232448);
 
 static_assert(sizeof(MergeMemory) <= sizeof(Shared::kv));
 
-enum Region : int { kLeft = 0, kRight = 1, kRope = 2 };  // copies 2 r and 2 r + 1, of RoPE only the first
+enum Region : int { kLeft = 0, kRight = 1, kRope = 2 };                                 // copies 2 r and 2 r + 1, of RoPE only the first
 enum NamedBarrier : int { kConsumersBarrier = kOutputBarrier, kWarpgroupBarrier = 2 };  // kWarpgroupBarrier + warpgroup
 
 }  // namespace flashmla::cuda::dense_decode
