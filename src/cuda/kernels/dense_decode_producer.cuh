@@ -21,22 +21,24 @@ struct TileLoad {
 };
 
 /// One tile into its stage, copy by copy. The half that the tile's owner does not multiply is let go first, and the owner
-/// reads the copies in the same order. A loop, since what runs first in a CTA waits for every instruction.
+/// reads the copies in the same order. A warp with equal operands.
 __device__ __forceinline__ void load_tile(Shared& s, Sources const& from, TileLoad const& tile) {
   uint32_t const stage = tile.count % kStages, parity = (tile.count / kStages & 1) ^ 1;
-  uint32_t order = tile.owner == 0 ? 0x10432U : 0x32410U;  // copies, the first in the lowest digit
-#pragma unroll 1
-  for (int step = 0; step < kCopies; ++step, order >>= 4) {
-    uint32_t const copy = order & 15U;
-    bool const is_rope = copy == kRopeCopy;
-    uint64_t& full = s.full[stage][copy];
-    ptx::mbarrier_wait(s.empty[stage][copy / 2], parity);
+  uint32_t const first_half = tile.owner == 0 ? kRight : kLeft;
+#pragma unroll
+  for (int step = 0; step < kCopies; ++step) {
+    bool const is_rope = step == 2;
+    uint32_t const half = step < 2 ? first_half : 1 - first_half;
+    uint32_t const copy = is_rope ? kRopeCopy : half * 2 + (step < 2 ? step : step - 3);
+    if (step != 1 && step != 4) ptx::mbarrier_wait(s.empty[stage][copy / 2], parity);
     if (step == 0) s.valid[stage] = tile.valid;
+    uint64_t& full = s.full[stage][copy];
     if (tile.valid > 0) {
-      ptx::mbarrier_arrive_expect_tx(full, is_rope ? kBoxBytes : kCopyBoxes * kBoxBytes);
-      ptx::tma_load_4d(s.kv[stage][copy * kCopyBoxes], {is_rope ? &from.maps.rope : &from.maps.latent, from.policy}, full,
-                       make_int4(0, 0, is_rope ? 0 : static_cast<int>(copy) * kCopyBoxes, tile.page));
-    } else {
+      ptx::TmaTarget const target{ptx::shared_address(s.kv[stage][copy * kCopyBoxes]), ptx::shared_address(&full),
+                                  static_cast<uint32_t>(is_rope ? kBoxBytes : kCopyBoxes * kBoxBytes)};
+      int32_t const box = is_rope ? 0 : static_cast<int32_t>(copy) * kCopyBoxes;
+      ptx::tma_load_4d(target, {is_rope ? &from.maps.rope : &from.maps.latent, from.policy}, make_int4(0, 0, box, tile.page));
+    } else if (threadIdx.x % 32 == 0) {
       ptx::mbarrier_arrive(full);
     }
   }
@@ -50,17 +52,19 @@ __device__ __forceinline__ void check_length(DenseDecodeParams const& params, Pa
 
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
 __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
+  bool const is_shared = part.request >= 0 && !part.is_whole();
   ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
-  s.parts[part_index % 2] = part;
-  if (part.request >= 0 && !part.is_whole()) s.items[events++] = {part.request, part.row_begin, part.split, part.num_splits};
-  ptx::mbarrier_arrive(s.announced);
-  if (part.request < 0) return;
-  if (from.params.q_is_tensor) {
-    ptx::mbarrier_arrive_expect_tx(s.q_full, kLatentBoxes * kBoxBytes);
-    ptx::tma_load_4d(s.q, {&from.maps.q, from.policy}, s.q_full, make_int4(0, part.row_begin, 0, part.request));
-  } else {
-    ptx::mbarrier_arrive(s.q_full);
+  if (threadIdx.x % 32 == 0) {
+    s.parts[part_index % 2] = part;
+    if (is_shared) s.items[events] = {part.request, part.row_begin, part.split, part.num_splits};
+    ptx::mbarrier_arrive(s.announced);
+    if (!from.params.q_is_tensor && part.request >= 0) ptx::mbarrier_arrive(s.q_full);
   }
+  if (is_shared) ++events;
+  __syncwarp();
+  if (from.params.q_is_tensor && part.request >= 0)
+    ptx::tma_load_4d({ptx::shared_address(s.q), ptx::shared_address(&s.q_full), kLatentBoxes * kBoxBytes}, {&from.maps.q, from.policy},
+                     make_int4(0, part.row_begin, 0, part.request));
 }
 
 __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, DenseDecodeParams const& params, core::WorkerBegin const& begin,
@@ -78,21 +82,17 @@ __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, Dense
     auto const page_of = [&](int32_t tile) { return tile < part.num_tiles ? __ldg(table + tile) : 0; };
     bool const is_first = part.request == begin.request && part.first_tile == begin.tile;
     int32_t pages = is_first ? first_page : page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
-    if (lane == 0) announce(s, from, part, part_index, events);
-    __syncwarp();
+    announce(s, from, part, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       if (i > 0 && i % 32 == 0) {
         pages = next_pages;
         next_pages = page_of(i + 32 + lane);
       }
-      int32_t const page = __shfl_sync(0xffffffffU, pages, i % 32);
+      int32_t const page = static_cast<int32_t>(uniform(__shfl_sync(0xffffffffU, pages, i % 32)));
       bool const exists = page >= 0 && page < start.num_pages;
       int32_t const left = part.kv_len - (part.first_tile + i) * kTileTokens;
-      if (lane == 0) {
-        if (!exists) record_fault(params.workspace, FLASHMLA_FAULT_PAGE_ID, part.request, part.first_tile + i, page);
-        load_tile(s, from, {count, i % 2, page, exists ? min(left, kTileTokens) : 0});
-      }
-      __syncwarp();
+      if (!exists && lane == 0) record_fault(params.workspace, FLASHMLA_FAULT_PAGE_ID, part.request, part.first_tile + i, page);
+      load_tile(s, from, {count, i % 2, page, exists ? min(left, kTileTokens) : 0});
     }
     if (lane == 0 && has_part) check_length(params, part);
   }
