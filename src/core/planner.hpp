@@ -8,7 +8,9 @@
 // every cut except at the ends is assumed to fall inside an item, which then has to be opened twice.
 //
 // Whole items. When there are no more items than max_workers and none costs a whole tile more than the fair share, each
-// item is one worker's: splitting could not make the longest worker a tile shorter, and nothing has to be merged.
+// item is one worker's: splitting could not make the longest worker a tile shorter, and nothing has to be merged. Where items
+// are nearly as many as workers, the fair share is that of as many workers as items: one idle worker in 32 costs less than
+// cutting every item (128 requests of 8k on 132 workers: 413 us against 446, DRAM being the limit of both).
 //
 // Cuts. Otherwise worker w takes the stretch of the line between two cuts, worker 0 the first `budget` of it and every
 // other worker `budget - part_cost`:
@@ -74,10 +76,16 @@ constexpr int32_t num_useful_workers(PlanShape const& shape, PlanTotals const& t
   return static_cast<int32_t>(ceil_div(totals.tiles, longest));
 }
 
+/// Workers that the fair share of whole items is counted for.
+constexpr int32_t num_sharing_workers(PlanShape const& shape, PlanTotals const& totals) {
+  bool const are_nearly_all = totals.items >= shape.max_workers - shape.max_workers / 32;
+  return are_nearly_all ? totals.items : num_useful_workers(shape, totals);
+}
+
 /// Whether item i is worker i's, whole: item_cost - tile_cost < budget, without the division.
 constexpr bool keeps_items_whole(PlanShape const& shape, PlanTotals const& totals) {
   if (totals.items > shape.max_workers) return false;
-  int32_t const workers = num_useful_workers(shape, totals);
+  int32_t const workers = num_sharing_workers(shape, totals);
   return (totals.item_cost - shape.tile_cost) * workers < totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
 }
 

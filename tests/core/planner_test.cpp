@@ -39,7 +39,11 @@ TEST(Planner, ItemsStayWholeWhenSplittingSavesNoTile) {
   EXPECT_EQ(num_workers(shape, totals_of(128, 16)), 128);
   EXPECT_TRUE(keeps_items_whole(shape, totals_of(132, 16384)));
   EXPECT_FALSE(keeps_items_whole(shape, totals_of(133, 16)));   // more items than workers
-  EXPECT_FALSE(keeps_items_whole(shape, totals_of(128, 512)));  // 513 against a share of 498
+  EXPECT_TRUE(keeps_items_whole(shape, totals_of(128, 512)));   // 513 against a share of 498 of 132, but four idle are few
+  EXPECT_FALSE(keeps_items_whole(shape, totals_of(127, 512)));  // five are not
+  PlanTotals uneven = totals_of(128, 512);
+  uneven.item_cost *= 2;
+  EXPECT_FALSE(keeps_items_whole(shape, uneven));
   EXPECT_FALSE(keeps_items_whole(shape, totals_of(1, 2)));
   EXPECT_TRUE(keeps_items_whole(shape, totals_of(1, 1)));
   EXPECT_EQ(num_workers(shape, totals_of(0, 0)), 0);

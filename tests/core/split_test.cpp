@@ -58,9 +58,11 @@ void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector
     items += part.split == 0;
   }
   int64_t const reopened = static_cast<int64_t>(parts.size()) - items;
-  // When every item is whole, workers that would only have had a share of some item go idle; the fair share counts them.
+  // When every item is whole, workers that would only have had a share of some item go idle; the fair share counts them,
+  // unless they are very few.
   bool const items_are_whole = reopened == 0 && header.num_workers == items;
-  int64_t const useful = num_useful_workers(c.shape, {0, tiles_of_all, 0, 0});
+  PlanTotals const totals{0, tiles_of_all, static_cast<int32_t>(items), 0};
+  int64_t const useful = items_are_whole ? num_sharing_workers(c.shape, totals) : num_useful_workers(c.shape, totals);
   int64_t const budget_times_workers = total - reopened * p + (useful - 1) * p;
   for (int64_t const each : cost) {
     ASSERT_LT((each - t) * useful, budget_times_workers);  // not a whole tile above the fair share
