@@ -8,8 +8,8 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. After its last
-//   load it waits for the other parts of the items that this CTA shares, which the consumers then merge. Warps 9 to 11 idle.
+//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and
+//   10 publish partial results, and wait for the other parts of their items, which the consumers then merge. Warp 11 idles.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
@@ -29,7 +29,8 @@
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
-//   mergeable[event]       producer -> both warpgroups: all parts of the item are in memory, or others merge (once)
+//   stored[event]          8 warps -> warp 9 + event: a partial result is stored; of the second also: there are no more (once)
+//   mergeable[event]       warp 9 + event -> both warpgroups: all parts of the item are in memory, or others merge (once)
 //   announced              producer -> both warpgroups: `parts` has the next part, or the end (phase = part)
 //   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes; none where they load it)
 //   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
@@ -119,14 +120,13 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     }
     write_part(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane});
     if (part.is_whole()) continue;
-    SharedItem const& item = s.items[me.events];
-    uint32_t const before = arrive_at_item(params, item, me.lane);
-    if (me.lane == 0 && (before & kArrivedMask) + 1U == all_arrivals(item) && before >= kImpatient) s.merges_all[me.events] = 1;
-    ++me.events;
+    arrive_warp(s.stored[me.events++], me.lane);
   }
+  uint32_t const events = me.events;
+  for (; me.events < 2; ++me.events) arrive_warp(s.stored[me.events], me.lane);
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
-  for (uint32_t event = 0; event < me.events; ++event) {
+  for (uint32_t event = 0; event < events; ++event) {
     merge_item(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]}, s.merges_all[event]);
   }
 }
@@ -139,7 +139,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
     ptx::mbarrier_init(s.p_ready[lane], 4);
     ptx::mbarrier_init(s.p_free[lane], 4);
     ptx::mbarrier_init(s.mergeable[lane], 1);
-    s.merges_all[lane] = 0;
+    ptx::mbarrier_init(s.stored[lane], 8);
   }
   if (lane == 0) {
     ptx::mbarrier_init(s.q_full, 1), ptx::mbarrier_init(s.q_free, 8), ptx::mbarrier_init(s.announced, 1);
@@ -166,6 +166,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x % 32 == 0)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
       produce(s, maps, params, work.begin, CtaWalk(params.start, work.begin, work.end), work.first_page);
+    } else if (warp < 3 && threadIdx.x % 32 == 0) {
+      publish_part(s, params, warp - 1);
     }
   } else {
     ptx::register_increase<kConsumerRegisters>();

@@ -26,7 +26,7 @@ inline constexpr int kWarpgroupThreads = 128;
 inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
 
 /// A part as one CTA sees it, with bounds from the call's own lengths.
-struct Part {
+struct alignas(16) Part {
   int32_t request;
   int32_t row_begin;  // of this CTA, among the request's rows
   int32_t first_tile;
@@ -34,6 +34,7 @@ struct Part {
   int32_t kv_len;
   int32_t split;       // index among the parts of the item
   int32_t num_splits;  // parts of the item
+  int32_t unused;
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };

@@ -6,9 +6,9 @@
 // Slices. A row's 512 values lie in 16 chunks of 64 bytes. Of an item's C = 16 * rows chunks, part p of n merges chunks
 //   C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
 //
-// Order. A counter an item: warps that have stored their share of a part, CTAs that are done with it, CTAs that would not
-//   wait. A warp stores its rows and arrives (release); once a CTA has no tiles left, it waits (acquire) until all have
-//   arrived. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives
+// Order. A counter an item: parts that have arrived, parts that are done with it, parts that would not wait. When a CTA has
+//   stored its part, one thread adds it (release); once the CTA has no tiles left, that thread waits (acquire) until all have
+//   arrived. Not every warp for itself: 1,024 additions to one address take 2,000 cycles. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives
 //   up says so, and the last to arrive then merges the whole item. Who is done last leaves 0 for the next run. The result is
 //   the same bits whoever merges.
 //
@@ -35,7 +35,7 @@ inline constexpr int64_t kPatience = 1 << 16;  // cycles, about 40 us
 /// Sums over parts on their way from warp to warp.
 struct MergeMemory {
   float max[kOutputWarps][32], sum[kOutputWarps][32];
-  float4 values[kOutputWarps][32][2];
+  float2 values[kOutputWarps][4][32];  // pair k of the lane's unit
 };
 
 /// A thread that holds O.
@@ -46,19 +46,15 @@ struct OutputThread {
 };
 
 /// An item that the CTA has a part of.
-struct SharedItem {
+struct alignas(16) SharedItem {
   int32_t request;
   int32_t row_begin;
   int32_t split;
   int32_t num_splits;
 };
 
-// Fields of an item's counter: 8 warps each of 256 CTAs at most.
-inline constexpr uint32_t kArrived = 1U, kDone = 1U << 12, kImpatient = 1U << 22, kArrivedMask = kDone - 1,
-                          kDoneMask = kImpatient / kDone - 1;
-
-/// Arrivals of an item that has all its parts.
-__device__ __forceinline__ uint32_t all_arrivals(SharedItem const& item) { return static_cast<uint32_t>(item.num_splits * kOutputWarps); }
+// Fields of an item's counter.
+inline constexpr uint32_t kArrived = 1U, kDone = 1U << 10, kImpatient = 1U << 20, kCountMask = kDone - 1;
 
 __device__ __forceinline__ int32_t first_worker_of(SharedItem const& item) { return static_cast<int32_t>(blockIdx.y) - item.split; }
 
@@ -121,19 +117,21 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnd
   }
 }
 
-/// After a warp's last store of a part: says to the GPU that it is in memory. Returns the counter before, in lane 0.
-__device__ __forceinline__ uint32_t arrive_at_item(DenseDecodeParams const& params, SharedItem const& item, int32_t lane) {
-  __syncwarp();
-  return lane == 0 ? ptx::add_acquire_release(&item_counter(params, item), kArrived) : 0U;
+/// After the CTA's last store of a part: says to the GPU that it is in memory. True for the last part to arrive if others
+/// would not wait for it. One thread.
+__device__ __forceinline__ bool arrive_at_item(DenseDecodeParams const& params, SharedItem const& item) {
+  uint32_t const before = ptx::add_acquire_release(&item_counter(params, item), kArrived);
+  return (before & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits) && before >= kImpatient;
 }
 
 /// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive. One thread.
 __device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
+  auto const parts = static_cast<uint32_t>(item.num_splits);
   int64_t const start = clock64();
-  while ((ptx::load_acquire(&counter) & kArrivedMask) != all_arrivals(item)) {
+  while ((ptx::load_acquire(&counter) & kCountMask) != parts) {
     if (clock64() - start < kPatience) continue;
-    return (ptx::add_acquire_release(&counter, kImpatient) & kArrivedMask) == all_arrivals(item);
+    return (ptx::add_acquire_release(&counter, kImpatient) & kCountMask) == parts;
   }
   return true;
 }
@@ -142,7 +140,7 @@ __device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, 
 __device__ __forceinline__ void leave_item(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
   uint32_t const before = atomicAdd(&counter, kDone);
-  if ((before / kDone & kDoneMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
+  if ((before / kDone & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
 }
 
 /// Where a row of an item goes.
@@ -209,18 +207,8 @@ struct UnitSum {
   }
   __device__ __forceinline__ void give(MergeMemory& memory, int32_t warp, int32_t lane) const {
     memory.max[warp][lane] = max, memory.sum[warp][lane] = sum;
-    memory.values[warp][lane][0] = make_float4(value[0], value[1], value[2], value[3]);
-    memory.values[warp][lane][1] = make_float4(value[4], value[5], value[6], value[7]);
-  }
-  __device__ __forceinline__ void take(MergeMemory const& memory, int32_t warp, int32_t lane) {
-    float const theirs = memory.max[warp][lane], to = fmaxf(max, theirs);
-    raise(to);
-    float const factor = theirs == to ? 1.0F : ptx::exp2_approx(theirs - to);
-    sum = fmaf(memory.sum[warp][lane], factor, sum);
-    float4 const low = memory.values[warp][lane][0], high = memory.values[warp][lane][1];
-    float const more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-    for (int e = 0; e < 8; ++e) value[e] = fmaf(more[e], factor, value[e]);
+    for (int k = 0; k < 4; ++k) memory.values[warp][k][lane] = make_float2(value[2 * k], value[2 * k + 1]);
   }
 };
 
@@ -298,15 +286,50 @@ __device__ __forceinline__ UnitTarget unit_target(DenseDecodeParams const& param
   return {row, item.request * stride.batch + row.token * stride.token + row.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2};
 }
 
+/// What a merged row's values are multiplied by; its lse to memory if `is_first` of its units.
+__device__ __forceinline__ float finish_row(DenseDecodeParams const& params, SharedItem const& item, RowTarget const& row, float2 max_sum,
+                                            bool is_first) {
+  bool const is_empty = !(max_sum.y > 0.0F);
+  float const lse_log2 = is_empty ? -INFINITY : max_sum.x + log2f(max_sum.y);
+  if (is_first) write_lse(params, item.request, row, lse_log2);
+  return is_empty ? 0.0F : __fdividef(sink_factor_of(params, row.head, lse_log2), max_sum.y);
+}
+
 /// A merged unit to out; the first of a row also brings its lse.
 __device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit,
                                            UnitTarget const& target) {
-  float const lse_log2 = sum.sum > 0.0F ? sum.max + log2f(sum.sum) : -INFINITY;
-  float const inverse = sum.sum > 0.0F ? __fdividef(sink_factor_of(params, target.row.head, lse_log2), sum.sum) : 0.0F;
+  float const factor = finish_row(params, item, target.row, make_float2(sum.max, sum.sum), unit % kRowUnits == 0);
 #pragma unroll
   for (int k = 0; k < 4; ++k)
-    store_pair(params, target.offset + 8 * k, make_float2(sum.value[2 * k] * inverse, sum.value[2 * k + 1] * inverse));
-  if (unit % kRowUnits == 0) write_lse(params, item.request, target.row, lse_log2);
+    store_pair(params, target.offset + 8 * k, make_float2(sum.value[2 * k] * factor, sum.value[2 * k + 1] * factor));
+}
+
+/// Adds up what the groups of threads have of the slice's units, each with a copy of them in its `group_warps` warps (or in
+/// every warp, where a group is smaller), and writes it: a pair of columns a thread.
+__device__ __forceinline__ void write_groups(MergeMemory const& memory, DenseDecodeParams const& params, SharedItem const& item,
+                                             Slice const& slice, int32_t group_warps) {
+#pragma unroll 1
+  for (int32_t pair = threadIdx.x; pair < slice.num_units * 4; pair += kOutputThreads) {
+    int32_t const local = pair / 4, k = pair % 4, lane = local % 32, unit = slice.first_unit + local;
+    UnitTarget const target = unit_target(params, item, unit);
+    float maxima[kOutputWarps], max = -INFINITY, sum = 0.0F;
+#pragma unroll
+    for (int w = 0; w < kOutputWarps; ++w) {
+      maxima[w] = w % group_warps == local / 32 ? memory.max[w][lane] : -INFINITY;
+      max = fmaxf(max, maxima[w]);
+    }
+    float const reference = max == -INFINITY ? 0.0F : max;
+    float2 value = make_float2(0.0F, 0.0F);
+#pragma unroll
+    for (int w = 0; w < kOutputWarps; ++w) {
+      float const factor = ptx::exp2_approx(maxima[w] - reference);
+      if (factor == 0.0F) continue;
+      float2 const more = memory.values[w][k][lane];
+      sum = fmaf(memory.sum[w][lane], factor, sum), value.x = fmaf(more.x, factor, value.x), value.y = fmaf(more.y, factor, value.y);
+    }
+    float const factor = finish_row(params, item, target.row, make_float2(max, sum), unit % kRowUnits == 0 && k == 0);
+    store_pair(params, target.offset + 8 * k, make_float2(value.x * factor, value.y * factor));
+  }
 }
 
 /// What a CTA waits for before it merges an item, in shared memory.
@@ -317,19 +340,20 @@ struct MergeGate {
   /// All output threads; false: this CTA gave up.
   __device__ __forceinline__ bool wait() const {
     ptx::mbarrier_wait(mergeable, 0);
-    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);  // also: the slice before has been read, every warp has arrived
+    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);  // also: the slice before has been read
     return can_merge != 0;
   }
 };
 
-/// Merges a slice, kUnits units a thread at once; where there are fewer units than threads, groups of threads share out the
-/// parts. What does not depend on the other parts is worked out before they are there.
+/// Merges a slice, kUnits units a thread at once. kUnits 1 also takes slices of fewer units than threads: groups of threads
+/// then share out the parts. What does not depend on the other parts is worked out before they are there.
 template <int kUnits, int kParts>
 __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                             Slice const& slice, MergeGate const& gate) {
   int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-  int32_t const shift = slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);  // a group is 4 to 256 threads
-  int32_t const group = thread >> shift, groups = kOutputThreads >> shift, group_warps = max(1, (1 << shift) / 32);
+  // A group is 4 to 256 threads.
+  int32_t const shift = kUnits > 1 || slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);
+  int32_t const group = thread >> shift, groups = kOutputThreads >> shift;
   PartCells const cells(params, item);
   bool is_open = false;
 #pragma unroll 1
@@ -347,18 +371,17 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
     if (!is_open && !gate.wait()) return;
     is_open = true;
     add_parts<kUnits, kParts>(sums, cells, units, count > 0 ? group : item.num_splits, item.num_splits, groups);
-    if (groups > 1) {
+    if (kUnits == 1 && groups > 1) {
 #pragma unroll 1
       for (int32_t step = 1 << shift; step < 32; step *= 2) sums[0].add_from_lane(step);
       sums[0].give(memory, warp, lane);
       ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-#pragma unroll 1
-      for (int32_t other = warp + group_warps; other < kOutputWarps && warp < group_warps; other += group_warps)
-        sums[0].take(memory, other, lane);
+      write_groups(memory, params, item, slice, max(1, (1 << shift) / 32));
+      return;
     }
 #pragma unroll
     for (int u = 0; u < kUnits; ++u)
-      if (u < count && group == 0) write_unit(sums[u], params, item, units[u], targets[u]);
+      if (u < count) write_unit(sums[u], params, item, units[u], targets[u]);
   }
 }
 
@@ -366,9 +389,9 @@ __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeP
                                                MergeGate const& gate) {
   Slice const slice = slice_of(item, split, min(kCtaRows, params.start.num_rows - item.row_begin));
   if (slice.num_units == 0) return;
-  if (item.num_splits == 2) merge_slice<4, 2>(memory, params, item, slice, gate);
-  else if (item.num_splits <= 4) merge_slice<2, 4>(memory, params, item, slice, gate);
-  else merge_slice<1, 8>(memory, params, item, slice, gate);
+  if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8>(memory, params, item, slice, gate);
+  else if (item.num_splits > 2) merge_slice<2, 4>(memory, params, item, slice, gate);
+  else merge_slice<4, 2>(memory, params, item, slice, gate);
 }
 
 /// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.

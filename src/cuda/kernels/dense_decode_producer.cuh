@@ -57,6 +57,7 @@ __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part co
   if (threadIdx.x % 32 == 0) {
     s.parts[part_index % 2] = part;
     if (is_shared) s.items[events] = {part.request, part.row_begin, part.split, part.num_splits};
+    for (uint32_t event = events; event < 2 && part.request < 0; ++event) s.items[event].num_splits = 0;  // there are no more
     ptx::mbarrier_arrive(s.announced);
     if (!from.params.q_is_tensor && part.request >= 0) ptx::mbarrier_arrive(s.q_full);
   }
@@ -96,14 +97,19 @@ __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, Dense
     }
     if (lane == 0 && has_part) check_length(params, part);
   }
-  if (lane != 0) return;
-#pragma unroll 1
-  for (uint32_t event = 0; event < events; ++event) {
-    s.can_merge[event] = wait_for_parts(params, s.items[event]) ? 1U : 0U;
-    ptx::mbarrier_arrive(s.mergeable[event]);
-  }
-#pragma unroll 1
-  for (uint32_t event = 0; event < events; ++event) leave_item(params, s.items[event]);
+}
+
+/// Warp 9 + event, one thread: publishes a part that other CTAs wait for, so that no consumer waits for its own stores, and
+/// once the CTA has no tiles left waits for theirs.
+__device__ __forceinline__ void publish_part(Shared& s, DenseDecodeParams const& params, int32_t event) {
+  ptx::mbarrier_wait(s.stored[event], 0);
+  SharedItem const item = s.items[event];
+  if (item.num_splits == 0) return;
+  s.merges_all[event] = arrive_at_item(params, item) ? 1U : 0U;
+  ptx::mbarrier_wait(s.stored[1], 0);
+  s.can_merge[event] = wait_for_parts(params, item) ? 1U : 0U;
+  ptx::mbarrier_arrive(s.mergeable[event]);
+  leave_item(params, item);
 }
 
 }  // namespace flashmla::cuda::dense_decode

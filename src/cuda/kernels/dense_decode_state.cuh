@@ -34,6 +34,7 @@ struct Shared {
   uint64_t empty[kStages][3];
   uint64_t p_ready[2];
   uint64_t p_free[2];
+  uint64_t stored[2];
   uint64_t mergeable[2];
   uint64_t announced;
   uint64_t q_full;
