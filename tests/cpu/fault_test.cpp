@@ -38,6 +38,27 @@ TEST(Fault, BadPagesAreMaskedAndTheFirstIsRecorded) {
   }
 }
 
+/// The first in the order of requests and entries, however the work is split.
+TEST(Fault, TheFirstBadPageIsTheSameOnAnyNumberOfThreads) {
+  for (int32_t threads = 1; threads <= 5; ++threads) {
+    CallSetup s;
+    s.kv_len = {64, 2000, 0, 700};
+    s.page_tokens = 16;
+    s.q_tokens = 2;
+    s.causal = true;
+    s.threads = threads;
+    DecodeFixture f(s);
+    for (auto const& [request, entry] : {std::pair(3, 0), std::pair(1, 120), std::pair(1, 31), std::pair(3, 40)})
+      f.table[static_cast<size_t>(request * f.call.page_table_stride + entry)] = 1000000 + 100 * request + entry;
+    f.update();
+    f.run();
+    expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 1, 31, 1000131);
+    f.kv_len[3] = -8;  // a bad length comes before bad pages
+    f.run();
+    expect_fault(f.fault(), FLASHMLA_FAULT_KV_LEN, 3, 0, -8);
+  }
+}
+
 TEST(Fault, OnlyBadPagesIsAnEmptyRow) {
   CallSetup s;
   s.kv_len = {60};

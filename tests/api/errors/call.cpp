@@ -122,7 +122,7 @@ bool is_about(Assignment const& assignment, char const* handle) { return split_r
 void* Call::allocate(size_t bytes, unsigned char fill) {
   std::shared_ptr<void> const memory(::operator new(bytes, kAlign), [](void* p) { ::operator delete(p, kAlign); });
   std::memset(memory.get(), fill, bytes);
-  blocks_.emplace_back(memory, bytes);
+  blocks_.push_back({memory, bytes, true});
   return memory.get();
 }
 
@@ -133,7 +133,7 @@ void Call::add(std::string const& name, StructType const& type, size_t entries) 
   size_t const bytes = type.bytes * entries + kPastTheEnd;
   made.memory = std::shared_ptr<void>(::operator new(bytes, kAlign), [](void* p) { ::operator delete(p, kAlign); });
   std::memset(made.memory.get(), 0, bytes);
-  blocks_.emplace_back(made.memory, bytes);
+  blocks_.push_back({made.memory, bytes, false});
   for (size_t i = 0; i < entries; ++i) set_struct_sizes(type, static_cast<char*>(made.memory.get()) + i * type.bytes);
   made.pointer = made.memory.get();
 }
@@ -146,7 +146,7 @@ void Call::add(std::string const& name, Kind kind, bool is_value, size_t entries
   size_t const bytes = made.bytes * entries;
   made.memory = std::shared_ptr<void>(::operator new(bytes, kAlign), [](void* p) { ::operator delete(p, kAlign); });
   std::memset(made.memory.get(), is_value ? 0 : 0x5a, bytes);
-  blocks_.emplace_back(made.memory, bytes);
+  blocks_.push_back({made.memory, bytes, false});
   made.pointer = made.memory.get();
 }
 
@@ -253,13 +253,13 @@ void Call::assign_pointer(void** pointer, std::string const& value) {
   *pointer = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(base) + static_cast<uintptr_t>(offset));
 }
 
+void Call::forget(std::string const& name) {
+  if (!argument(name).is_value) argument(name).pointer = nullptr;
+}
+
 void Call::assign(Assignment const& a) {
   Root const root = split_root(a.path);
-  if (root.rest.empty() && !root.index && !argument(root.name).is_value && argument(root.name).kind != Kind::kPointer &&
-      a.value == "null") {
-    argument(root.name).pointer = nullptr;
-    return;
-  }
+  if (root.rest.empty() && !root.index && a.value == "null") return forget(root.name);
   Place const at = place(a.path);
   bool const is_relative = a.value.front() == '+';
   std::string_view const word = std::string_view(a.value).substr(is_relative ? 1 : 0);
@@ -272,10 +272,6 @@ void Call::assign(Assignment const& a) {
     case Kind::kFloat:
       return put(at.address, std::strtof(a.value.c_str(), nullptr));
     case Kind::kPointer:
-      if (root.rest.empty()) {  // the address that a handle would be written to
-        argument(root.name).pointer = nullptr;
-        return;
-      }
       return assign_pointer(static_cast<void**>(at.address), a.value);
     case Kind::kStruct:
       return assign_view(static_cast<flashmla_view*>(at.address), a.value);
@@ -286,7 +282,7 @@ void Call::assign(Assignment const& a) {
 
 std::string Call::bytes() const {
   std::string all;
-  for (auto const& [memory, size] : blocks_) all.append(static_cast<char const*>(memory.get()), size);
+  for (Memory const& block : blocks_) all.append(static_cast<char const*>(block.data.get()), block.bytes);
   if (pool_ != nullptr) {
     int64_t const num_pages = flashmla_page_pool_num_pages(pool_);
     all += std::to_string(flashmla_page_pool_num_free(pool_));
@@ -301,9 +297,10 @@ std::vector<std::string> Call::arguments() const {
   return names;
 }
 
-std::vector<Call::Block> Call::blocks() const {
+std::vector<Call::Block> Call::view_blocks() const {
   std::vector<Block> all;
-  for (auto const& [memory, size] : blocks_) all.push_back({static_cast<char*>(memory.get()), size});
+  for (Memory const& block : blocks_)
+    if (block.is_of_view) all.push_back({static_cast<char*>(block.data.get()), block.bytes});
   return all;
 }
 

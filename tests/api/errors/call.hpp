@@ -48,13 +48,17 @@ class Call {
   /// Names of all arguments, `plan` and `pool` among them.
   [[nodiscard]] std::vector<std::string> arguments() const;
   [[nodiscard]] Place place(std::string const& path);
-  /// The memory that a good view was given; zero bytes for one that has none.
+  /// The memory that views were given; the arguments themselves lie elsewhere.
   struct Block {
     char* data;
     size_t bytes;
   };
-  [[nodiscard]] std::vector<Block> blocks() const;
+  [[nodiscard]] std::vector<Block> view_blocks() const;
+  /// The problem that the plan was made from.
+  [[nodiscard]] flashmla_problem const& plan_problem() { return *static_cast<flashmla_problem*>(argument("plan").memory.get()); }
   void assign(Assignment const& assignment);
+  /// Passes null for an argument that is a pointer.
+  void forget(std::string const& name);
 
  private:
   struct Argument {
@@ -79,7 +83,12 @@ class Call {
 
   std::string function_;
   std::map<std::string, Argument> arguments_;
-  std::vector<std::pair<std::shared_ptr<void>, size_t>> blocks_;
+  struct Memory {
+    std::shared_ptr<void> data;
+    size_t bytes;
+    bool is_of_view;
+  };
+  std::vector<Memory> blocks_;
   std::optional<DecodePlan> plan_;
   std::shared_ptr<flashmla_page_pool> pool_owner_;
   flashmla_page_pool* pool_ = nullptr;

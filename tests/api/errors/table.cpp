@@ -76,6 +76,17 @@ std::vector<CallBlock> read_table(std::string const& path) {
   return blocks;
 }
 
+bool is_in_grammar(std::string const& text) {
+  auto const is_name = [](std::string const& name, std::string const& more) {
+    return !name.empty() && name.find_first_not_of("abcdefghijklmnopqrstuvwxyz_" + more) == std::string::npos;
+  };
+  size_t const operation = text.find(": "), argument = text.find(": got ", operation == std::string::npos ? operation : operation + 1);
+  if (argument == std::string::npos) return false;
+  size_t const got = argument + 6, expected = text.find(", expected ", got);
+  return is_name(text.substr(0, operation), "") && is_name(text.substr(operation + 2, argument - operation - 2), "0123456789[].") &&
+         expected != std::string::npos && expected > got && expected + 11 < text.size() && text.find('\n') == std::string::npos;
+}
+
 bool matches(std::string const& text, std::string const& pattern) {
   size_t at = 0;
   auto const pieces = split(pattern, "...", SIZE_MAX);

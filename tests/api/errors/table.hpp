@@ -33,6 +33,9 @@ struct CallBlock {
 /// Throws std::invalid_argument with the line of what it cannot read.
 std::vector<CallBlock> read_table(std::string const& path);
 
+/// Whether a text is `operation: argument: got X, expected Y`, in one line.
+bool is_in_grammar(std::string const& text);
+
 /// Whether `text` is `pattern`, in which `...` stands for any text.
 bool matches(std::string const& text, std::string const& pattern);
 
