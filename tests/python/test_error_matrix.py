@@ -154,8 +154,6 @@ def reason_not_to_say(function, row):
             continue
         if "problem.flags = HAS_SCALE" in str(row) and path == "problem.scale" and value != "-1":
             continue
-        if (path, row.status) == ("target.device.index", "UNSUPPORTED"):
-            continue
         for pattern in UNSAYABLE:
             if re.fullmatch(pattern, change):
                 return pattern
