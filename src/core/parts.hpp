@@ -25,7 +25,9 @@ struct Part {
   int32_t first_token;
   int32_t last_token;  // exclusive
   int32_t split;       // index among the parts of this item
-  bool is_whole;       // the item's only part: no merge follows
+  int32_t num_splits;  // parts of this item; 1: no merge follows
+
+  [[nodiscard]] constexpr bool is_whole() const { return num_splits == 1; }
 };
 
 /// A length from device or user memory, inside what the call can hold: [0, limit].
@@ -44,6 +46,7 @@ constexpr int64_t length_limit(int64_t table_pages, int32_t page_tokens, int64_t
 /// Walks the items of one worker in order.
 class PartWalk {
  public:
+  PartWalk() = default;  // to be assigned to
   constexpr PartWalk(WorkerBegin const& begin, WorkerBegin const& end, int32_t num_row_tiles, int32_t tile_tokens)
       : end_(end),
         num_row_tiles_(num_row_tiles),
@@ -51,7 +54,8 @@ class PartWalk {
         request_(begin.request),
         row_tile_(begin.row_tile),
         tile_(begin.tile),
-        split_(begin.split) {}
+        split_(begin.split),
+        num_splits_(begin.tile > 0 ? begin.num_splits : 1) {}
   constexpr PartWalk(ScheduleView const& schedule, int32_t worker)
       : PartWalk(schedule.begins[worker], schedule.begins[worker + 1], schedule.header->num_row_tiles, schedule.header->tile_tokens) {}
 
@@ -68,12 +72,13 @@ class PartWalk {
     bool const goes_on = request_ == end_.request && row_tile_ == end_.row_tile;  // in the next worker
     int64_t const first = static_cast<int64_t>(tile_) * tile_tokens_;
     int64_t const last = goes_on ? static_cast<int64_t>(end_.tile) * tile_tokens_ : kv_len;
-    return {request_, row_tile_, clamp(first, kv_len), clamp(last, kv_len), split_, !goes_on && tile_ == 0};
+    return {request_, row_tile_, clamp(first, kv_len), clamp(last, kv_len), split_, goes_on ? end_.num_splits : num_splits_};
   }
 
   constexpr void advance() {
     tile_ = 0;
     split_ = 0;
+    num_splits_ = 1;
     if (++row_tile_ < num_row_tiles_) return;
     row_tile_ = 0;
     ++request_;
@@ -84,7 +89,7 @@ class PartWalk {
 
   WorkerBegin end_;
   int32_t num_row_tiles_, tile_tokens_;
-  int32_t request_, row_tile_, tile_, split_;
+  int32_t request_, row_tile_, tile_, split_, num_splits_;
 };
 
 /// Whether a schedule was made for this batch and these rows. If not, nothing in it may be followed.

@@ -12,7 +12,7 @@ namespace flashmla::core {
 
 inline constexpr uint32_t kScheduleMagic = 0x464d4c31;  // "FML1"
 
-struct ScheduleHeader {
+struct alignas(16) ScheduleHeader {
   uint32_t magic;
   int32_t batch;
   int32_t q_tokens;         // query tokens of every request
@@ -23,12 +23,13 @@ struct ScheduleHeader {
   int32_t tile_rows;
 };
 
-/// Where a worker starts. {batch, 0, 0, 0} is the end.
-struct WorkerBegin {
+/// Where a worker starts. {batch, 0, 0, 0, 0} is the end.
+struct alignas(16) WorkerBegin {
   int32_t request;
   int32_t row_tile;
-  int32_t tile;   // token tile inside the item; > 0 means that the item began in an earlier worker
-  int32_t split;  // index of this part among the item's
+  int32_t tile;        // token tile inside the item; > 0 means that the item began in an earlier worker
+  int16_t split;       // index of this part among the item's
+  int16_t num_splits;  // parts of that item where tile > 0, else 0
 };
 
 /// An item that several workers share; its parts are split s in worker first_worker + s.

@@ -34,9 +34,10 @@ void place_cuts(PlanShape const& shape, PlanTotals const& totals, ScheduleView c
   for (int32_t w = item.first_cut; w < item.last_cut; ++w) {
     int32_t const tile = locate(shape, cut_position(shape, totals, workers, w) - item.start);
     if (tile == 0) first_worker = w;
-    view.begins[w] = {item.request, item.row_tile, tile, w - first_worker};
+    view.begins[w] = {item.request, item.row_tile, tile, static_cast<int16_t>(w - first_worker), 0};
   }
   int32_t const num_splits = item.last_cut - first_worker;
+  for (int32_t w = first_worker + 1; w < item.last_cut; ++w) view.begins[w].num_splits = static_cast<int16_t>(num_splits);
   if (num_splits > 1) view.splits[view.header->num_split_items++] = {item.request, item.row_tile, first_worker, num_splits};
 }
 
@@ -64,7 +65,8 @@ bool is_split_item(ScheduleView const& view, SplitItem const& item) {
   if (item.first_worker < 0 || item.num_splits < 2 || item.num_splits > view.header->num_workers - item.first_worker) return false;
   for (int32_t s = 1; s < item.num_splits; ++s) {
     WorkerBegin const& begin = view.begins[item.first_worker + s];
-    if (begin.request != item.request || begin.row_tile != item.row_tile || begin.split != s) return false;
+    if (begin.request != item.request || begin.row_tile != item.row_tile) return false;
+    if (begin.split != s || begin.num_splits != item.num_splits) return false;
   }
   return true;
 }
@@ -90,6 +92,7 @@ bool is_followable(PlanShape const& shape, ScheduleView const& view) {
   for (int32_t i = 0; i < header.num_split_items; ++i) {
     SplitItem const& item = view.splits[i];
     if (item.first_worker < last_worker || !is_split_item(view, item)) return false;
+    if (i > 0 && view.splits[i - 1].request == item.request && view.splits[i - 1].row_tile == item.row_tile) return false;
     last_worker = item.first_worker + item.num_splits - 1;
     continued -= item.num_splits - 1;
   }
@@ -104,11 +107,11 @@ void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* 
   int32_t const workers = num_workers(shape, totals);
   *view.header = {kScheduleMagic, rows.batch, rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
   if (keeps_items_whole(shape, totals)) {
-    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0};
+    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0, 0};
   } else {
     cut_items(shape, totals, rows, kv_len, view);
   }
-  std::fill(view.begins + workers, view.begins + shape.max_workers + 1, WorkerBegin{rows.batch, 0, 0, 0});
+  std::fill(view.begins + workers, view.begins + shape.max_workers + 1, WorkerBegin{rows.batch, 0, 0, 0, 0});
 }
 
 std::vector<flashmla_part> list_parts(PlanShape const& shape, int32_t const* kv_len, void const* schedule) {
@@ -117,13 +120,8 @@ std::vector<flashmla_part> list_parts(PlanShape const& shape, int32_t const* kv_
   for (int32_t w = 0; w < view.header->num_workers; ++w) {
     for (PartWalk walk(view, w); walk.has_item(); walk.advance()) {
       Part const part = walk.part(clamp_length(kv_len[walk.request()], INT32_MAX));
-      parts.push_back({w, part.request, part.row_tile, part.first_token, part.last_token, part.split, 1});
+      parts.push_back({w, part.request, part.row_tile, part.first_token, part.last_token, part.split, part.num_splits});
     }
-  }
-  for (int32_t i = 0; i < view.header->num_split_items; ++i) {
-    SplitItem const& item = view.splits[i];
-    for (flashmla_part& part : parts)
-      if (part.request == item.request && part.row_tile == item.row_tile) part.num_splits = item.num_splits;
   }
   return parts;
 }

@@ -122,12 +122,12 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
 /// Where the finished rows go, and with which factor.
 void write_rows(RunContext const& run, core::Part const& part, int32_t worker, int32_t num_rows, WorkerMemory& memory, AccLayout layout) {
   int32_t const first_row = tile_row_range(run, part.row_tile).first;
-  PartialSlot const slot = part.is_whole ? PartialSlot{} : partial(run, worker, part.split);
+  PartialSlot const slot = part.is_whole() ? PartialSlot{} : partial(run, worker, part.split);
   for (int32_t i = 0; i < num_rows; ++i) {
     int32_t const row = memory.row_idx[i];
     double const row_max = memory.scratch.row_max[i], row_sum = memory.scratch.row_sum[i];
     double const lse_log2 = row_sum == 0 ? -kInfinity : row_max + std::log2(row_sum);
-    if (part.is_whole) {
+    if (part.is_whole()) {
       memory.out[i] = out_row(run, part.request, row);
       memory.factor[i] = static_cast<float>(row_factor(row_max, row_sum, sink_log2(run.call.sink, row % run.problem.h_q)));
       write_lse(run, part.request, row, lse_log2);
@@ -137,7 +137,7 @@ void write_rows(RunContext const& run, core::Part const& part, int32_t worker, i
       slot.lse[row - first_row] = static_cast<float>(lse_log2);
     }
   }
-  Storage const storage = part.is_whole ? storage_of(run.problem.out_dtype) : Storage::kFp32;
+  Storage const storage = part.is_whole() ? storage_of(run.problem.out_dtype) : Storage::kFp32;
   run.kernels.emit({num_rows, run.problem.format->v_dim, layout, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
 }
 

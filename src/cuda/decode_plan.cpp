@@ -1,7 +1,7 @@
 // The plan of a dense decode on Hopper: make() does all that can fail or allocate, the rest only enqueues.
 //
-// update: one planner kernel. run: the decode kernel, then the merge of items that several workers shared; both under
-// programmatic dependent launch. Nothing here synchronises but `fault`.
+// update: one planner kernel. run: one decode kernel. Both under programmatic dependent launch. Nothing here synchronises
+// but `fault`.
 #include "cuda/decode_plan.hpp"
 
 #include <cuda_runtime_api.h>
@@ -36,7 +36,7 @@ class HopperDecodePlan final : public core::DecodePlan {
 
   [[nodiscard]] core::PlanShape shape() const override { return shape_; }
   [[nodiscard]] size_t schedule_bytes() const override { return core::schedule_bytes(shape_.max_workers); }
-  [[nodiscard]] size_t workspace_bytes() const override { return core::workspace_bytes(shape_, problem_.format->v_dim); }
+  [[nodiscard]] size_t workspace_bytes() const override { return partial_layout(shape_).bytes; }
   void update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const override;
   void reset(void* workspace, flashmla_stream stream) const override;
   void run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const override;
@@ -65,7 +65,6 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
   RelaxedCapture const relaxed;
   prepare_plan_schedule();
   prepare_dense_decode(problem_.q_dtype, problem_.out_dtype);
-  prepare_merge_splits(problem_.out_dtype);
 }
 
 // The legacy and per-thread default streams belong to whatever device is current, so they need no check.
@@ -112,7 +111,6 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
   launch_dense_decode(problem_.q_dtype, problem_.out_dtype, params, stream);
-  if (shape_.max_workers > 1) launch_merge_splits(problem_.out_dtype, params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
@@ -168,8 +166,9 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
   params.schedule = buffers.schedule;
   params.workspace = buffers.workspace;
-  params.partial_lse = reinterpret_cast<float*>(base + core::workspace_lse_offset());
-  params.partial_out = reinterpret_cast<float*>(base + core::workspace_out_offset(shape));
+  PartialLayout const layout = partial_layout(shape);
+  params.partial_rows = reinterpret_cast<PartialRow*>(base + layout.rows_offset);
+  params.partial_values = base + layout.values_offset;
   return params;
 }
 

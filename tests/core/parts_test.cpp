@@ -20,13 +20,13 @@ constexpr int32_t tokens_of(WorkerBegin begin, WorkerBegin end, int32_t kv_len) 
   }
   return tokens;
 }
-static_assert(tokens_of({0, 0, 0, 0}, {1, 0, 0, 0}, 100) == 200);
-static_assert(tokens_of({0, 1, 1, 1}, {1, 0, 0, 0}, 100) == 36);
-static_assert(tokens_of({0, 0, 0, 0}, {0, 1, 1, 0}, 100) == 164);
-static_assert(tokens_of({1, 0, 0, 0}, {1, 0, 0, 0}, 100) == 0);
+static_assert(tokens_of({0, 0, 0, 0, 0}, {1, 0, 0, 0, 0}, 100) == 200);
+static_assert(tokens_of({0, 1, 1, 1, 2}, {1, 0, 0, 0, 0}, 100) == 36);
+static_assert(tokens_of({0, 0, 0, 0, 0}, {0, 1, 1, 1, 2}, 100) == 164);
+static_assert(tokens_of({1, 0, 0, 0, 0}, {1, 0, 0, 0, 0}, 100) == 0);
 
 TEST(PartWalk, WalksFromTheMiddleOfOneItemIntoAnother) {
-  PartWalk walk({3, 1, 2, 4}, {5, 0, 1, 1}, 2, 64);
+  PartWalk walk({3, 1, 2, 4, 5}, {5, 0, 1, 1, 3}, 2, 64);
   ASSERT_TRUE(walk.has_item());
   Part part = walk.part(200);  // item (3, 1) goes on from tile 2 to its end
   EXPECT_EQ(part.request, 3);
@@ -34,12 +34,13 @@ TEST(PartWalk, WalksFromTheMiddleOfOneItemIntoAnother) {
   EXPECT_EQ(part.first_token, 128);
   EXPECT_EQ(part.last_token, 200);
   EXPECT_EQ(part.split, 4);
-  EXPECT_FALSE(part.is_whole);
+  EXPECT_EQ(part.num_splits, 5);
+  EXPECT_FALSE(part.is_whole());
   walk.advance();
   part = walk.part(10);
   EXPECT_EQ(part.request, 4);
   EXPECT_EQ(part.row_tile, 0);
-  EXPECT_TRUE(part.is_whole);
+  EXPECT_TRUE(part.is_whole());
   EXPECT_EQ(part.split, 0);
   walk.advance();
   walk.advance();
@@ -47,24 +48,25 @@ TEST(PartWalk, WalksFromTheMiddleOfOneItemIntoAnother) {
   part = walk.part(1000);  // item (5, 0) goes on in the next worker
   EXPECT_EQ(part.first_token, 0);
   EXPECT_EQ(part.last_token, 64);
-  EXPECT_FALSE(part.is_whole);
+  EXPECT_EQ(part.split, 0);
+  EXPECT_EQ(part.num_splits, 3);
   walk.advance();
   EXPECT_FALSE(walk.has_item());
 }
 
 TEST(PartWalk, PartsBeyondTheActualEndAreEmpty) {
-  PartWalk const middle({0, 0, 4, 1}, {0, 0, 8, 2}, 1, 64);
+  PartWalk const middle({0, 0, 4, 1, 3}, {0, 0, 8, 2, 3}, 1, 64);
   Part const part = middle.part(100);
   EXPECT_EQ(part.first_token, 100);
   EXPECT_EQ(part.last_token, 100);
-  EXPECT_FALSE(part.is_whole);
+  EXPECT_FALSE(part.is_whole());
   Part const partial = middle.part(300);
   EXPECT_EQ(partial.first_token, 256);
   EXPECT_EQ(partial.last_token, 300);
 }
 
 TEST(PartWalk, TheLargestLengthDoesNotOverflow) {
-  PartWalk const walk({0, 0, 1 << 30, 1}, {1, 0, 0, 0}, 1, 64);
+  PartWalk const walk({0, 0, 1 << 30, 1, 2}, {1, 0, 0, 0, 0}, 1, 64);
   Part const part = walk.part(INT32_MAX);
   EXPECT_EQ(part.first_token, INT32_MAX);
   EXPECT_EQ(part.last_token, INT32_MAX);

@@ -89,7 +89,7 @@ void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<f
   ASSERT_GE(workers, 1);
   for (int32_t w = workers; w <= c.shape.max_workers; ++w) {
     WorkerBegin const& begin = view.begins[w];
-    ASSERT_TRUE(begin.request == c.rows.batch && begin.row_tile == 0 && begin.tile == 0 && begin.split == 0);
+    ASSERT_TRUE(begin.request == c.rows.batch && begin.row_tile == 0 && begin.tile == 0 && begin.split == 0 && begin.num_splits == 0);
   }
   std::vector<SplitItem> expected(static_cast<size_t>(c.shape.max_workers), SplitItem{});
   size_t count = 0;
@@ -101,6 +101,7 @@ void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<f
   for (flashmla_part const& part : parts) {  // split s of an item is in worker first_worker + s
     if (part.split > 0) {
       ASSERT_EQ(view.begins[part.worker].split, part.split);
+      ASSERT_EQ(view.begins[part.worker].num_splits, part.num_splits);
     }
   }
 }
@@ -138,9 +139,9 @@ std::vector<char> searched_schedule(PlanCase const& c) {
   std::vector<char> schedule(schedule_bytes(shape.max_workers), 0);
   ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
   *view.header = {kScheduleMagic, c.rows.batch, c.rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
-  for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0};
+  for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0, 0};
   if (keeps_items_whole(shape, totals)) {
-    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0};
+    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0, 0};
     return schedule;
   }
   for (int32_t r = c.rows.batch - 1; r >= 0; --r) {  // any order will do
@@ -151,8 +152,12 @@ std::vector<char> searched_schedule(PlanCase const& c) {
       int32_t const row_tile = static_cast<int32_t>(position / cost);
       int64_t const item_start = starts[static_cast<size_t>(r)] + row_tile * cost;
       int32_t const tile = locate(shape, position - row_tile * cost);
-      int32_t first_worker = first_cut_at_or_after(shape, totals, workers, item_start + shape.part_cost + shape.tile_cost) - 1;
-      view.begins[w] = {r, row_tile, tile, tile == 0 ? 0 : w - first_worker};
+      int32_t const first_worker = first_cut_at_or_after(shape, totals, workers, item_start + shape.part_cost + shape.tile_cost) - 1;
+      int32_t const num_splits = first_cut_at_or_after(shape, totals, workers, item_start + cost) - first_worker;
+      view.begins[w] = {r, row_tile, tile, 0, 0};
+      if (tile == 0) continue;
+      view.begins[w].split = static_cast<int16_t>(w - first_worker);
+      view.begins[w].num_splits = static_cast<int16_t>(num_splits);
     }
   }
   for (int32_t w = 1; w < workers; ++w) {

@@ -59,9 +59,8 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(natural.empty_lse, INFINITY);
   EXPECT_EQ(natural.schedule, schedule);
   EXPECT_EQ(natural.workspace, workspace);
-  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_lse), workspace + core::workspace_lse_offset());
-  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_out), workspace + core::workspace_out_offset(shape));
-  EXPECT_EQ(core::workspace_out_offset(shape) % 256, 0U) << "partial results are read 16 bytes at a time";
+  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_rows), workspace + sizeof(core::WorkspaceHeader));
+  EXPECT_EQ(static_cast<char*>(natural.partial_values), workspace + partial_layout(shape).values_offset);
 
   problem.lse_base = FLASHMLA_LSE_BASE_2;
   problem.empty_row = FLASHMLA_EMPTY_LSE_MINUS_INF;
@@ -70,6 +69,20 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(binary.lse_factor, 1.0F);
   EXPECT_EQ(binary.empty_lse, -INFINITY);
   EXPECT_EQ(binary.causal, 0);
+}
+
+TEST(PartialLayout, holdsTwoPartialResultsAWorker) {
+  for (int32_t group = 1; group <= kMaxGroup; ++group) {
+    core::PlanShape const shape = plan_shape(group, 132);
+    PartialLayout const layout = partial_layout(shape);
+    size_t const rows = static_cast<size_t>(2 * shape.max_workers * kCtaRows * group);
+    EXPECT_EQ(layout.values_offset - layout.rows_offset, rows * sizeof(PartialRow));
+    EXPECT_EQ(layout.bytes - layout.values_offset, rows * 512 * 2);
+    EXPECT_EQ(layout.rows_offset % 16, 0U);
+    EXPECT_EQ(layout.values_offset % 16, 0U) << "partial results are read 16 bytes at a time";
+  }
+  core::WorkspaceHeader const header{};
+  EXPECT_GE(std::size(header.counters), 144U) << "a counter a CTA: Hopper has at most 144 multiprocessors";
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 //
 //   gpu_bench [--filter TEXT] [--json PATH] [--read-gbps 3050] [--tflops 780] [--rounds 7] [--fp16] [--no-check]
 //
-// Columns: a complete call (decode + merge, schedule reused), its share of the floor max(FLOP / rate, bytes / bandwidth),
-// `update`, the decode kernel alone, the merge kernel alone, and the errors of two requests against the fp64 oracle.
+// Columns: a complete call (schedule reused), its share of the floor max(FLOP / rate, bytes / bandwidth), `update`, and the
+// errors of two requests against the fp64 oracle.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -25,7 +25,7 @@ struct Options {
 
 struct Row {
   std::string name;
-  double floor_us = 0, call_us = 0, update_us = 0, decode_us = 0, merge_us = 0, gbps = 0, tflops = 0;
+  double floor_us = 0, call_us = 0, update_us = 0, gbps = 0, tflops = 0;
   DecodeSetup::Errors errors;
 };
 
@@ -104,13 +104,6 @@ Row measure(BenchCase const& c, Options const& options, cudaStream_t stream) {
     row.errors = setup.compare(cache_of(calls - 1), {c.batch / 2, longest});
   }
   row.update_us = time_calls(timer, stream, 64, options.rounds, [&](int) { setup.update(stream); });
-  auto const params_of = [&](int i) {
-    return cuda::decode_params(setup.problem(), setup.plan().shape(), setup.call(cache_of(i)), {setup.schedule(), setup.workspace()});
-  };
-  flashmla_dtype const q_dtype = setup.problem().q_dtype, out_dtype = setup.problem().out_dtype;
-  row.decode_us =
-      time_calls(timer, stream, calls, options.rounds, [&](int i) { cuda::launch_dense_decode(q_dtype, out_dtype, params_of(i), stream); });
-  row.merge_us = time_calls(timer, stream, 64, options.rounds, [&](int i) { cuda::launch_merge_splits(out_dtype, params_of(i), stream); });
   row.gbps = bytes / row.call_us / 1e3;
   row.tflops = flop / row.call_us / 1e6;
   flashmla_fault fault{};
@@ -126,8 +119,6 @@ nlohmann::json to_json(Row const& row) {
           {"us", row.call_us},
           {"frac", row.floor_us / row.call_us},
           {"update_us", row.update_us},
-          {"decode_us", row.decode_us},
-          {"merge_us", row.merge_us},
           {"gbps", row.gbps},
           {"tflops", row.tflops},
           {"out_l2", row.errors.out_l2},
@@ -139,17 +130,17 @@ int bench(Options const& options) {
   check_call(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
   nlohmann::json rows = nlohmann::json::array();
   int failures = 0;
-  std::printf("%-26s %9s %9s %6s %7s %9s %8s %6s %6s %9s %9s\n", "case", "floor us", "call us", "% fl", "update", "decode", "merge", "GB/s",
-              "TF", "out L2", "lse abs");
+  std::printf("%-26s %9s %9s %6s %7s %6s %6s %9s %9s\n", "case", "floor us", "call us", "% fl", "update", "GB/s", "TF", "out L2",
+              "lse abs");
   for (BenchCase const& c : kBenchCases) {
     if (std::string(c.name).find(options.filter) == std::string::npos) continue;
     try {
       Row const row = measure(c, options, stream);
       bool const is_right = options.no_check || (row.errors.out_l2 <= (options.is_fp16 ? 4e-4 : 2.8e-3) && row.errors.lse_abs <= 1e-5);
       failures += is_right ? 0 : 1;
-      std::printf("%-26s %9.1f %9.1f %6.1f %7.2f %9.1f %8.2f %6.0f %6.0f %9.1e %9.1e%s\n", c.name, row.floor_us, row.call_us,
-                  100 * row.floor_us / row.call_us, row.update_us, row.decode_us, row.merge_us, row.gbps, row.tflops, row.errors.out_l2,
-                  row.errors.lse_abs, is_right ? "" : " WRONG");
+      std::printf("%-26s %9.1f %9.1f %6.1f %7.2f %6.0f %6.0f %9.1e %9.1e%s\n", c.name, row.floor_us, row.call_us,
+                  100 * row.floor_us / row.call_us, row.update_us, row.gbps, row.tflops, row.errors.out_l2, row.errors.lse_abs,
+                  is_right ? "" : " WRONG");
       rows.push_back(to_json(row));
     } catch (std::exception const& error) {
       ++failures;

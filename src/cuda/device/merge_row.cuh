@@ -1,4 +1,4 @@
-// The arithmetic of merging partial results of one row, shared by merge_splits and merge.
+// The arithmetic of merging partial results of one row, of the public merge and of decode.
 //
 // With partial results o_s (normalised) and l_s (log2 of the sum of exponentials; -inf = empty):
 //     m = max l_s,  t = sum 2^(l_s - m),  w_s = 2^(l_s - m) / t,  out = sum w_s o_s,  lse_log2 = m + log2 t.

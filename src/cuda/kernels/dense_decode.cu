@@ -2,6 +2,10 @@
 // matters in the epilogue.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <limits>
+
+#include "core/parts.hpp"
 #include "cuda/errors.hpp"
 #include "cuda/kernels/dense_decode.cuh"
 #include "cuda/tensor_map.hpp"
@@ -45,7 +49,19 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   DenseDecodeParams launched = params;
   core::DecodeCall const& call = params.call;
   launched.out_dtype = out_dtype;
-  launched.num_row_tiles = static_cast<int32_t>(core::ceil_div(int64_t{call.q_tokens} * params.h_q, int64_t{kCtaRows} * params.group));
+  int64_t const rows = static_cast<int64_t>(call.q_tokens) * params.h_q;
+  StartParams& start = launched.start;
+  start.schedule = params.schedule;
+  start.kv_len = call.kv_len;
+  start.page_table = call.page_table;
+  start.page_table_stride = call.page_table_stride;
+  start.length_limit = static_cast<int32_t>(core::length_limit(call.table_pages, kTileTokens, params.max_kv_len));
+  start.num_pages = static_cast<int32_t>(std::min<int64_t>(call.num_pages, std::numeric_limits<int32_t>::max()));
+  start.num_row_tiles = static_cast<int32_t>(core::ceil_div(rows, int64_t{kCtaRows} * params.group));
+  start.num_rows = static_cast<int32_t>(rows);
+  start.group = params.group;
+  start.batch = call.batch;
+  start.q_tokens = call.q_tokens;
   launched.h_q_inverse =
       params.h_q == 1
           ? 0
@@ -55,7 +71,6 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
   core::RowStrides const& q = call.q_nope_stride;
-  int64_t const rows = static_cast<int64_t>(call.q_tokens) * params.h_q;
   int64_t const row_stride = params.h_q == 1 ? q.token : q.head;
   bool const is_even = call.q_tokens == 1 || params.h_q == 1 || q.token == q.head * params.h_q;
   launched.q_is_tensor = launched.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (call.batch == 1 || q.batch > 0);
@@ -79,7 +94,8 @@ std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kv_dtype)), "plan", "cudaFuncGetAttributes");
   return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " +
-         std::to_string(attributes.numRegs) + " registers at launch (240 a consumer, 24 a producer), " +
+         std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(dense_decode::kConsumerRegisters) +
+         " a consumer, " + std::to_string(dense_decode::kProducerRegisters) + " a producer), " +
          std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
          " bytes of stack";
 }

@@ -8,8 +8,8 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and 10 (finishers) tell
-//   other CTAs that a first half of a pair is in memory, so that no consumer waits for its own writes. Warp 11 idles.
+//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. After its last
+//   load it waits for the other parts of the items that this CTA shares, which the consumers then merge. Warps 9 to 11 idle.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
@@ -29,11 +29,12 @@
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
-//   published[event]       8 warps -> finisher: the first half of a pair is written, or there is no further one (once)
-//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes)
+//   mergeable[event]       producer -> both warpgroups: all parts of the item are in memory, or others merge (once)
+//   announced              producer -> both warpgroups: `parts` has the next part, or the end (phase = part)
+//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes; none where they load it)
 //   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
 //
-// Registers. 384 threads start with 168; consumers take 240, the producer 24. O 128, S 32, P 16, RoPE of Q 16.
+// Registers. 384 threads start with 168; consumers take 224, the others 56. O 128, S 32, P 16, RoPE of Q 16.
 //
 // Limits. Pages of 64 tokens, h_kv 1, cache fused in one tensor, base and page stride multiples of 16 bytes.
 #pragma once
@@ -60,42 +61,73 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
   }
 }
 
+/// What a role learns once the grids before have finished: where its CTA's work begins and ends.
+struct CtaWork {
+  core::WorkerBegin begin, end;
+  int32_t first_page;  // of this lane's tile
+  int32_t batch;       // the schedule's
+  bool fits;           // the schedule belongs to this call
+};
+
+__device__ __forceinline__ CtaWork read_work(StartParams const& start) {
+  ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
+  ptx::grid_launch_dependents();
+  auto const* const schedule = static_cast<char const*>(start.schedule);
+  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
+  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
+  CtaWork work{begins[0], begins[1], 0, header.batch, false};
+  work.first_page = first_page_of_lane(start, work.begin);
+  work.fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
+              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
+              header.tile_tokens == kTileTokens;
+  if (!work.fits) work.end = work.begin;  // nothing to do
+  return work;
+}
+
 template <class Element>
-__device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, CtaWalk walk, int32_t warpgroup) {
-  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), {0, 0}, 0, 0, 0};
-  uint32_t rope[4][4];
-  Part part;
-  bool has_part = walk.next(part);
-  if (has_part) load_q_rope(rope, params, part, me.thread);
-  for (uint32_t part_index = 0; has_part; ++part_index) {
+__device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
+  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
+  ptx::grid_dependency_wait();
+  for (uint32_t part_index = 0;; ++part_index) {
+    ptx::mbarrier_wait(s.announced, part_index & 1);
+    Part const& part = s.parts[part_index % 2];
+    if (part.request < 0) break;
+    uint32_t rope[4][4];
+    load_q_rope(rope, params, part, me.thread);
     RowState row;
 #pragma unroll
     for (int i = 0; i < 128; ++i) row.o[i] = 0.0F;
     row.max[0] = row.max[1] = -INFINITY;
     row.sum[0] = row.sum[1] = 0.0F;
-    if (part.num_tiles == 0) claim_pair(params, part, me);
     read_visible(row, params, part, me.thread);
-    if (params.q_is_tensor) ptx::mbarrier_wait(s.q_full, part_index & 1);
-    else load_q_latent(s, params, part);
+    ptx::mbarrier_wait(s.q_full, part_index & 1);
+    if (!params.q_is_tensor) load_q_latent(s, params, part);
     attend<Element>(row, s, params, part, rope, me);
     me.tiles += part.num_tiles;
-    float(&shares)[kCtaRows] = s.row_sum[part_index % 2][me.warpgroup];
+    float(&shares)[2][kCtaRows] = s.row_sum[part_index % 2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 1);
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 2);
-      if (me.lane % 4 == 0) shares[fragment_row(me.thread, half)] = row.sum[half];
+      if (me.lane % 4 == 0) shares[me.warpgroup][fragment_row(me.thread, half)] = row.sum[half];
     }
-    if (threadIdx.x == 0) s.arrival[part_index % 2] = me.claim;
-    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there, and no QK needs Q any more
-    Part const done = part;
-    has_part = walk.next(part);
-    if (has_part) load_q_rope(rope, params, part, me.thread);  // on its way while the rows of this part are written
-    write_part(row, s, params, done, part_index, me);
+    ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int32_t const local = fragment_row(me.thread, half);
+      row.sum[half] = shares[0][local] + shares[1][local];
+    }
+    write_part(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane});
+    if (part.is_whole()) continue;
+    SharedItem const& item = s.items[me.events];
+    uint32_t const before = arrive_at_item(params, item, me.lane);
+    if (me.lane == 0 && (before & kArrivedMask) + 1U == all_arrivals(item) && before >= kImpatient) s.merges_all[me.events] = 1;
+    ++me.events;
   }
-  for (; me.events < 2; ++me.events) {
-    if (threadIdx.x == 0) s.publish[me.events] = nullptr;
-    arrive_warp(s.published[me.events], me.lane);
+  // Both warpgroups have multiplied the last tile: the KV stages are free.
+#pragma unroll 1
+  for (uint32_t event = 0; event < me.events; ++event) {
+    merge_item(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]}, s.merges_all[event]);
   }
 }
 
@@ -106,9 +138,12 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   if (lane < 2) {
     ptx::mbarrier_init(s.p_ready[lane], 4);
     ptx::mbarrier_init(s.p_free[lane], 4);
-    ptx::mbarrier_init(s.published[lane], 8);
+    ptx::mbarrier_init(s.mergeable[lane], 1);
+    s.merges_all[lane] = 0;
   }
-  if (lane == 0) ptx::mbarrier_init(s.q_full, 1), ptx::mbarrier_init(s.q_free, 8);
+  if (lane == 0) {
+    ptx::mbarrier_init(s.q_full, 1), ptx::mbarrier_init(s.q_free, 8), ptx::mbarrier_init(s.announced, 1);
+  }
   ptx::fence_mbarrier_init();
 }
 
@@ -121,32 +156,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (threadIdx.x == kConsumerThreads)
     ptx::prefetch_tensor_map(&maps.latent), ptx::prefetch_tensor_map(&maps.rope), ptx::prefetch_tensor_map(&maps.q);
   __syncthreads();
-  ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
-  ptx::grid_launch_dependents();
-  auto const* const schedule = static_cast<char const*>(params.schedule);
-  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset);
-  int32_t const worker = blockIdx.y;
-  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
-  core::WorkerBegin const mine[3] = {begins[worker], begins[worker + 1], begins[min(worker + 2, params.max_workers)]};
-  bool const fits = header.magic == core::kScheduleMagic && header.batch == params.call.batch && header.q_tokens == params.call.q_tokens &&
-                    header.num_row_tiles == params.num_row_tiles && header.tile_rows == params.group * kCtaRows &&
-                    header.tile_tokens == kTileTokens;
-  if (!fits) {
-    if (blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0)
-      record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, header.batch);
-    return;
-  }
-  CtaWalk const walk(params, mine, header.num_row_tiles);
   // Through a shuffle, so that the compiler knows it to be uniform: wgmma must not stand in divergent code.
   int32_t const warpgroup = __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x / kWarpgroupThreads), 0);
   if (warpgroup == 2) {
     ptx::register_decrease<kProducerRegisters>();
     int32_t const warp = uniform(threadIdx.x / 32) - kConsumerThreads / 32;
-    if (warp == 0) produce(s, maps, params, walk);
-    else if (warp < 3) publish_half(s, warp - 1);
+    if (warp == 0) {
+      CtaWork const work = read_work(params.start);
+      if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x % 32 == 0)
+        record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
+      produce(s, maps, params, work.begin, CtaWalk(params.start, work.begin, work.end), work.first_page);
+    }
   } else {
     ptx::register_increase<kConsumerRegisters>();
-    consume<Element>(s, params, walk, warpgroup);
+    consume<Element>(s, params, warpgroup);
   }
 }
 

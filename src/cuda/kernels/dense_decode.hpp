@@ -2,8 +2,8 @@
 //
 // A kernel row computes row tiles of 64 * group rows with `group` CTAs in step, each on 64 rows of the same tokens, so
 // that the KV of a request is read from DRAM once. Worker w of the schedule is CTAs w * group .. w * group + group - 1.
-// Whole items are written to `out` and `lse`; items that several workers share go to the workspace as partial results
-// (normalised out, lse in log2 units, -inf when empty) for merge_splits, which follows on the stream.
+// Whole items are written to `out` and `lse`. Of an item that several workers share, each leaves a partial result in the
+// workspace, and when all are there, each merges its slice of the rows: nothing follows on the stream.
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,42 @@
 
 #include "core/calls.hpp"
 #include "core/planner.hpp"
+#include "core/workspace.hpp"
 
 namespace flashmla::cuda {
 
 inline constexpr int kCtaRows = 64;
 inline constexpr int kTileTokens = 64;
 inline constexpr int kMaxGroup = 4;
+inline constexpr size_t kPartialRowBytes = 1024;  // 512 values of 16 bits
 
-/// Everything about a call that both the decode and the merge kernel need; passed by value.
+/// What a part knows of one of its rows. The values beside it are FP16, O times a power of two that brings the largest of
+/// each half of 256 columns close to FP16's largest; `scale` takes them back, to O / l.
+struct PartialRow {
+  struct Half {
+    float lse_log2;  // -inf: the part saw no key, values and scale are 0
+    float scale;
+  } halves[2];
+};
+
+/// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
+struct alignas(64) StartParams {
+  void const* schedule;
+  int32_t const* kv_len;
+  int32_t const* page_table;
+  int64_t page_table_stride;
+  int32_t length_limit;   // no request is longer: the table's width, or max_kv_len
+  int32_t num_pages;      // of the cache
+  int32_t num_row_tiles;  // of every request
+  int32_t num_rows;       // (query token, head) of every request
+  int32_t group;          // CTAs a worker; tile_rows = 64 * group
+  int32_t batch;
+  int32_t q_tokens;
+};
+
+/// Everything about a call; passed by value.
 struct DenseDecodeParams {
+  StartParams start;  // set by the launch
   core::DecodeCall call;
   int32_t h_q;
   int32_t group;        // CTAs a worker; tile_rows = 64 * group
@@ -29,17 +56,26 @@ struct DenseDecodeParams {
   float scale_log2;        // scale * log2(e)
   float lse_factor;        // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
   float empty_lse;         // of a row that sees no key
-  int32_t num_row_tiles;   // set by the launch: of every request
   uint32_t h_q_inverse;    // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
   int32_t out_dtype;       // set by the launch: flashmla_dtype
   int32_t q_is_tensor;     // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
   int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
   void const* schedule;
-  void* workspace;     // WorkspaceHeader
-  float* partial_lse;  // [2 * max_workers, 64 * group], log2 units
-  float* partial_out;  // [2 * max_workers, 64 * group, 512]
+  void* workspace;           // WorkspaceHeader, and behind it:
+  PartialRow* partial_rows;  // [2 * max_workers, group, 64]
+  void* partial_values;      // [2 * max_workers, group, 64, 512] of 2 bytes
 };
+
+/// The workspace behind its header.
+struct PartialLayout {
+  size_t rows_offset, values_offset, bytes;
+};
+constexpr PartialLayout partial_layout(core::PlanShape const& shape) {
+  size_t const rows = static_cast<size_t>(core::num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows);
+  size_t const rows_offset = sizeof(core::WorkspaceHeader), values_offset = rows_offset + rows * sizeof(PartialRow);
+  return {rows_offset, values_offset, values_offset + rows * kPartialRowBytes};
+}
 
 /// CTAs a worker for requests of up to `rows` = q_tokens * h_q rows: as many 64-row tiles in step as fill with least waste.
 int choose_group(int64_t rows);
@@ -50,9 +86,5 @@ void prepare_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype);
 void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, DenseDecodeParams const& params, flashmla_stream stream);
 /// Registers, shared memory and threads of the kernel, for describe().
 std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype);
-
-/// Prepares and enqueues the merge of the items that several workers share (kernels/merge_splits.cu).
-void prepare_merge_splits(flashmla_dtype out_dtype);
-void launch_merge_splits(flashmla_dtype out_dtype, DenseDecodeParams const& params, flashmla_stream stream);
 
 }  // namespace flashmla::cuda

@@ -1,8 +1,6 @@
 // The steps of a consumer warpgroup of dense_decode.cuh on its tiles: load Q, QK, mask, softmax, publish, PV.
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/kernels/dense_decode_state.cuh"
 #include "cuda/ptx/copy.cuh"
 #include "cuda/ptx/math.cuh"
@@ -26,24 +24,15 @@ struct Consumer {
   int32_t warpgroup;  // 0 left, 1 right
   int32_t thread;     // in the warpgroup
   int32_t lane;
-  uint32_t published[2];  // tiles published so far by each warpgroup
+  uint32_t given, taken;  // tiles whose P this warpgroup has published, and taken from the other
   uint32_t tiles;         // of the parts before this one
-  uint32_t claim;         // what claim_pair found, in thread 0
-  uint32_t events;        // first halves of pairs written so far; a CTA has at most two parts that are not whole
+  uint32_t events;        // partial results written so far
 };
-
-/// The same value in every lane, said so that the compiler knows: descriptors made of it live in uniform registers.
-__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffffU, value, 0); }
 
 /// One arrival a warp, after all its lanes have got here.
 __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
   __syncwarp();
   if (lane == 0) ptx::mbarrier_arrive(barrier);
-}
-
-/// The query token of a request's row (row < 2^16, h_q <= 128: exact).
-__device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
-  return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
 }
 
 /// Elements of row `row` of a request in one of q's tensors.
@@ -56,7 +45,7 @@ __device__ __forceinline__ int64_t row_offset(DenseDecodeParams const& params, c
 /// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
   auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
-  int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
+  int32_t const rows = params.start.num_rows - part.row_begin;
 #pragma unroll 1
   for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
     int32_t const chunk = threadIdx.x % 64;  // 16-byte column
@@ -74,9 +63,9 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
   ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
 }
 
-/// Q's RoPE columns as the A fragments of four k-steps. All loads are issued before the first is used.
+/// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's.
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  int32_t const rows = params.call.q_tokens * params.h_q - part.row_begin;
+  int32_t const rows = params.start.num_rows - part.row_begin;
   uint16_t const* source[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -92,9 +81,6 @@ __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeP
     for (int i = 0; i < 16; ++i)
       rope[i / 4][i % 4] = source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
   }
-#pragma unroll
-  for (int i = 0; i < 16; ++i)
-    if (fragment_row(thread, i % 2) >= rows) rope[i / 4][i % 4] = 0;
 }
 
 /// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
@@ -187,17 +173,6 @@ __device__ __forceinline__ float next_maximum(float const (&scores)[32], int hal
   return tile_max > max_before + kLazyMaximum ? tile_max : max_before;
 }
 
-template <class Element>
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
-    __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<uint32_t const&>(pair);
-  } else {
-    __half2 const pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<uint32_t const&>(pair);
-  }
-}
-
 /// P = 2^(c S - m), packed as A fragments; returns the new maxima and this thread's sums.
 template <class Element>
 __device__ __forceinline__ void softmax(float (&scores)[32], uint32_t (&p)[4][4], float (&new_max)[2], float (&sum)[2], float scale_log2) {
@@ -218,8 +193,7 @@ __device__ __forceinline__ void softmax(float (&scores)[32], uint32_t (&p)[4][4]
 
 /// Gives P and m to the other warpgroup.
 __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float const (&new_max)[2], Consumer& me) {
-  uint32_t const index = me.published[me.warpgroup];
-  if (index > 0) ptx::mbarrier_wait(s.p_free[me.warpgroup], (index - 1) & 1);
+  if (me.given > 0) ptx::mbarrier_wait(s.p_free[me.warpgroup], (me.given - 1) & 1);
   uint32_t const tile = ptx::shared_address(s.p[me.warpgroup]);
   uint32_t const row = (me.thread / 32) * 16 + (me.lane / 8 % 2) * 8 + me.lane % 8;
 #pragma unroll
@@ -230,7 +204,7 @@ __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float co
   }
   ptx::fence_proxy_async_shared();
   arrive_warp(s.p_ready[me.warpgroup], me.lane);
-  ++me.published[me.warpgroup];
+  ++me.given;
 }
 
 __device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, int32_t warpgroup) {
@@ -241,8 +215,8 @@ __device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, 
 template <class Element>
 __device__ __forceinline__ void begin_other_pv(RowState& row, Shared& s, uint32_t stage, Consumer& me) {
   int const other = 1 - me.warpgroup;
-  ptx::mbarrier_wait(s.p_ready[other], me.published[other] & 1);
-  ++me.published[other];
+  ptx::mbarrier_wait(s.p_ready[other], me.taken & 1);
+  ++me.taken;
   float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
   rescale(row, max);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));
@@ -272,22 +246,6 @@ __device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4
   arrive_warp(s.empty[stage][me.warpgroup], me.lane);
 }
 
-// A pair is an item of two parts, which two CTAs merge between themselves: the first to claim it leaves its registers in
-// its slot, in the order of threads; the second takes them up and finishes the item, so that no kernel has to follow. The
-// first is running when the second waits for it, so the wait ends whatever else the GPU does. The result is the same bits
-// whoever is second: part 0 is always the first operand. The counter holds 1 after the first claim, + 1 after the second,
-// + 4 once the first half is in memory; the second leaves 0 for the next run.
-
-__device__ __forceinline__ uint32_t& pair_counter(DenseDecodeParams const& params, Part const& part) {
-  uint32_t const first_worker = blockIdx.y - part.split;
-  return static_cast<core::WorkspaceHeader*>(params.workspace)->counters[first_worker * params.group + blockIdx.x];
-}
-
-/// A tile before the part ends, so that the answer is there in time. Not earlier: a second part waits for the first one.
-__device__ __forceinline__ void claim_pair(DenseDecodeParams const& params, Part const& part, Consumer& me) {
-  if (part.is_pair && threadIdx.x == 0) me.claim = atomicAdd(&pair_counter(params, part), 1U);
-}
-
 /// All tiles of a part: own ones in full, the other's as PV only.
 template <class Element>
 __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t (&rope)[4][4],
@@ -296,7 +254,6 @@ __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodePara
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
-    if (i + 2 >= part.num_tiles) claim_pair(params, part, me);
     QkOperands const operands = qk_operands(s, stage, me.warpgroup);
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.

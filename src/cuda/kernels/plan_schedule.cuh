@@ -134,14 +134,12 @@ __device__ inline Placed place_worker(Smem const& smem, PlanScheduleParams const
   auto const row_tile = static_cast<int32_t>(p.num_row_tiles == 1 ? 0 : into / place.cost);
   int64_t const item_start = place.start + row_tile * place.cost;
   int32_t const tile = core::locate(p.shape, position - item_start);
-  if (tile == 0) return {{place.request, row_tile, 0, 0}, {}};
+  if (tile == 0) return {{place.request, row_tile, 0, 0, 0}, {}};
   // Split 0 belongs to the last worker that starts before the item's second tile.
   int32_t const first_worker = lower_bound(smem.cuts, workers, item_start + p.shape.part_cost + p.shape.tile_cost) - 1;
-  Placed placed{{place.request, row_tile, tile, w - first_worker}, {}};
-  if (placed.begin.split == 1) {
-    int32_t const last_worker = lower_bound(smem.cuts, workers, item_start + place.cost);  // exclusive
-    placed.split_item = {place.request, row_tile, first_worker, last_worker - first_worker};
-  }
+  int32_t const num_splits = lower_bound(smem.cuts, workers, item_start + place.cost) - first_worker;
+  Placed placed{{place.request, row_tile, tile, static_cast<int16_t>(w - first_worker), static_cast<int16_t>(num_splits)}, {}};
+  if (placed.begin.split == 1) placed.split_item = {place.request, row_tile, first_worker, num_splits};
   return placed;
 }
 
@@ -155,8 +153,8 @@ __device__ inline core::ScheduleView view_of(PlanScheduleParams const& p) {
 __device__ inline void write_schedule(Smem& smem, PlanScheduleParams const& p, int32_t workers, bool items_are_whole) {
   int const thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   core::ScheduleView const view = view_of(p);
-  Placed placed{{p.batch, 0, 0, 0}, {}};
-  if (thread < workers && items_are_whole) placed.begin = {thread / p.num_row_tiles, thread % p.num_row_tiles, 0, 0};
+  Placed placed{{p.batch, 0, 0, 0, 0}, {}};
+  if (thread < workers && items_are_whole) placed.begin = {thread / p.num_row_tiles, thread % p.num_row_tiles, 0, 0, 0};
   else if (thread < workers) placed = place_worker(smem, p, workers, thread);
   if (thread < p.shape.max_workers) view.begins[thread] = placed.begin;
   bool const is_split = placed.split_item.num_splits > 0;
@@ -171,7 +169,7 @@ __device__ inline void write_schedule(Smem& smem, PlanScheduleParams const& p, i
   if (is_split) view.splits[before + __popc(splits & ((1u << lane) - 1))] = placed.split_item;
   if (thread >= all && thread < p.shape.max_workers) view.splits[thread] = {0, 0, 0, 0};
   if (thread == 0) {
-    view.begins[p.shape.max_workers] = {p.batch, 0, 0, 0};
+    view.begins[p.shape.max_workers] = {p.batch, 0, 0, 0, 0};
     *view.header = {core::kScheduleMagic, p.batch, p.q_tokens, p.num_row_tiles, workers, all, p.shape.tile_tokens, p.shape.tile_rows};
   }
 }

@@ -6,7 +6,7 @@
 
 namespace flashmla::cuda {
 
-/// Workers that one planner block can place; also the splits that merge_splits can merge.
+/// Workers that one planner block can place; also the parts of an item that a decode kernel can merge.
 inline constexpr int32_t kMaxWorkers = 256;
 
 struct PlanScheduleParams {

@@ -32,6 +32,23 @@ __device__ __forceinline__ uint32_t load_acquire(uint32_t const* pointer) {
   return value;
 }
 
+// atom.add.acq_rel.gpu.global.u32; returns the value before.
+__device__ __forceinline__ uint32_t add_acquire_release(uint32_t* pointer, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(reinterpret_cast<uint64_t>(pointer)), "r"(value)
+               : "memory");
+  return before;
+}
+
+// ld.global.nc.b32, which stays where it is written: the compiler does not move it behind what needs other loads first.
+__device__ __forceinline__ int32_t load_in_place(int32_t const* pointer) {
+  int32_t value;
+  asm volatile("ld.global.nc.b32 %0, [%1];" : "=r"(value) : "l"(reinterpret_cast<uint64_t>(pointer)) : "memory");
+  return value;
+}
+
 // griddepcontrol.wait: all grids before this one in the stream have finished and their writes are visible.
 __device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 

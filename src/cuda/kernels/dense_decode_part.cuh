@@ -1,0 +1,114 @@
+// What every dense decode kernel knows of its work: sizes, tensor maps, the parts of a CTA, rows and tokens, faults.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "core/parts.hpp"
+#include "core/schedule.hpp"
+#include "core/visible.hpp"
+#include "core/workspace.hpp"
+#include "cuda/kernels/dense_decode.hpp"
+#include "cuda/ptx/sync.cuh"
+#include "cuda/tile/swizzle.hpp"
+
+namespace flashmla::cuda::dense_decode {
+
+inline constexpr int kLatent = 512;
+inline constexpr int kQkDim = 576;
+inline constexpr int kBoxBytes = 64 * kSwizzleRowBytes;  // 64 tokens or rows x 64 columns
+inline constexpr int kLatentBoxes = 8;
+inline constexpr int kBoxes = 9;
+inline constexpr int kWarpgroupThreads = 128;
+inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
+
+/// A part as one CTA sees it, with bounds from the call's own lengths.
+struct Part {
+  int32_t request;
+  int32_t row_begin;  // of this CTA, among the request's rows
+  int32_t first_tile;
+  int32_t num_tiles;  // may be 0
+  int32_t kv_len;
+  int32_t split;       // index among the parts of the item
+  int32_t num_splits;  // parts of the item
+
+  [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
+};
+
+/// The parts of this CTA's worker that have rows for it; every role walks the same ones.
+class CtaWalk {
+ public:
+  CtaWalk() = default;
+  /// The first request's length is read here, together with what else a CTA asks for at its start.
+  __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end)
+      : start_(&start),
+        walk_(begin, end, start.num_row_tiles, kTileTokens),
+        first_request_(begin.request),
+        first_length_(begin.request < start.batch ? start.kv_len[begin.request] : 0) {}
+
+  /// False at the end.
+  __device__ __forceinline__ bool next(Part& part) {
+    while (walk_.has_item()) {
+      int32_t const request = walk_.request();
+      part.kv_len = core::clamp_length(request == first_request_ ? first_length_ : start_->kv_len[request], start_->length_limit);
+      core::Part const found = walk_.part(part.kv_len);
+      walk_.advance();
+      part.request = found.request;
+      part.row_begin = (found.row_tile * start_->group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+      part.first_tile = found.first_token / kTileTokens;
+      part.num_tiles = (found.last_token + kTileTokens - 1) / kTileTokens - part.first_tile;
+      if (found.last_token == found.first_token) part.num_tiles = 0;
+      part.split = found.split;
+      part.num_splits = found.num_splits;
+      if (part.row_begin < start_->num_rows) return true;
+    }
+    return false;
+  }
+
+ private:
+  StartParams const* start_;
+  core::PartWalk walk_;
+  int32_t first_request_, first_length_;
+};
+
+/// The query token of a request's row (row < 2^16, h_q <= 128: exact).
+__device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
+  return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
+}
+
+/// The table's entry of this lane's tile from where the worker begins on: junk past the request's length, which is still
+/// unknown. Read by all warps before the roles part, or it would wait for the length.
+__device__ __forceinline__ int32_t first_page_of_lane(StartParams const& start, core::WorkerBegin const& begin) {
+  int32_t const tile = begin.tile + static_cast<int32_t>(threadIdx.x % 32);
+  bool const is_in_table = begin.request < start.batch && tile < (start.length_limit + kTileTokens - 1) / kTileTokens;
+  return is_in_table ? ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + tile) : 0;
+}
+
+/// Keeps the first fault of a run; later ones are dropped. Out of line: cold code in the way costs instruction fetches.
+__device__ __noinline__ void record_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
+  flashmla_fault& fault = static_cast<core::WorkspaceHeader*>(workspace)->fault;
+  if (atomicCAS(&fault.code, FLASHMLA_FAULT_NONE, code) != FLASHMLA_FAULT_NONE) return;
+  fault.request = request;
+  fault.position = position;
+  fault.value = value;
+}
+
+/// The same value in every lane, said so that the compiler knows: descriptors made of it live in uniform registers.
+__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __shfl_sync(0xffffffffU, value, 0); }
+
+/// Two values as a pair of a 16-bit type, the first in the low half.
+template <class Element>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<uint32_t const&>(pair);
+  } else {
+    __half2 const pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<uint32_t const&>(pair);
+  }
+}
+
+}  // namespace flashmla::cuda::dense_decode

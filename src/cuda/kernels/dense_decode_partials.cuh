@@ -1,0 +1,389 @@
+// Items that several CTAs share: each leaves a partial result, and when all are there, each merges a slice of the rows.
+//
+// Math. With partial values h_s (FP16), their scales c_s and l_s (log2 of the sum of exponentials, -inf when empty):
+//     m = max l_s,  w_s = 2^(l_s - m) / sum 2^(l_s - m),  out = sum (w_s c_s) h_s,  lse_log2 = m + log2 sum 2^(l_s - m).
+//
+// Slices. A row's 512 values lie in 16 chunks of 64 bytes. Of an item's C = 16 * rows chunks, part p of n merges chunks
+//   C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
+//
+// Order. A counter an item: warps that have stored their share of a part, CTAs that are done with it, CTAs that would not
+//   wait. A warp stores its rows and arrives (release); once a CTA has no tiles left, it waits (acquire) until all have
+//   arrived. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives
+//   up says so, and the last to arrive then merges the whole item. Who is done last leaves 0 for the next run. The result is
+//   the same bits whoever merges.
+//
+// Threads. The two warpgroups that hold O. Latency is all that counts: a thread asks for everything that it adds up at once.
+#pragma once
+
+#include "cuda/device/merge_row.cuh"
+#include "cuda/kernels/dense_decode_part.cuh"
+#include "cuda/ptx/math.cuh"
+#include "cuda/ptx/mbarrier.cuh"
+#include "cuda/ptx/sync.cuh"
+#include "cuda/tile/fragment.hpp"
+
+namespace flashmla::cuda::dense_decode {
+
+inline constexpr int kOutputThreads = 256;  // that hold O, 64 rows x 512 columns; the CTA's first
+inline constexpr int kOutputWarps = kOutputThreads / 32;
+inline constexpr int kOutputBarrier = 1;  // a named barrier of theirs
+inline constexpr int kUnitBytes = 16;     // of a chunk's four, unit q: columns 8 k + 2 q, 8 k + 2 q + 1 for k = 0 .. 3
+inline constexpr int kRowUnits = 64;      // chunk 8 h + i of a row, units 32 h + 4 i .. + 3: columns 256 h + 32 i .. + 31
+inline constexpr int kRowChunks = 16;
+inline constexpr int64_t kPatience = 1 << 16;  // cycles, about 40 us
+
+/// Sums over parts on their way from warp to warp.
+struct MergeMemory {
+  float max[kOutputWarps][32], sum[kOutputWarps][32];
+  float4 values[kOutputWarps][32][2];
+};
+
+/// A thread that holds O.
+struct OutputThread {
+  int32_t warpgroup;  // 0: columns 0 .. 255; 1: the rest
+  int32_t thread;     // in the warpgroup
+  int32_t lane;
+};
+
+/// An item that the CTA has a part of.
+struct SharedItem {
+  int32_t request;
+  int32_t row_begin;
+  int32_t split;
+  int32_t num_splits;
+};
+
+// Fields of an item's counter: 8 warps each of 256 CTAs at most.
+inline constexpr uint32_t kArrived = 1U, kDone = 1U << 12, kImpatient = 1U << 22, kArrivedMask = kDone - 1,
+                          kDoneMask = kImpatient / kDone - 1;
+
+/// Arrivals of an item that has all its parts.
+__device__ __forceinline__ uint32_t all_arrivals(SharedItem const& item) { return static_cast<uint32_t>(item.num_splits * kOutputWarps); }
+
+__device__ __forceinline__ int32_t first_worker_of(SharedItem const& item) { return static_cast<int32_t>(blockIdx.y) - item.split; }
+
+__device__ __forceinline__ uint32_t& item_counter(DenseDecodeParams const& params, SharedItem const& item) {
+  return static_cast<core::WorkspaceHeader*>(params.workspace)->counters[first_worker_of(item) * params.start.group + blockIdx.x];
+}
+
+/// First row (of this CTA's 64) in the slot of an item's part.
+__device__ __forceinline__ int64_t slot_row(DenseDecodeParams const& params, int32_t first_worker, int32_t split) {
+  return (static_cast<int64_t>(core::partial_slot(first_worker + split, split)) * params.start.group + blockIdx.x) * kCtaRows;
+}
+
+/// The largest |o| of each of the thread's rows, over the half that its warpgroup holds.
+__device__ __forceinline__ void largest_of_rows(float const (&o)[128], float (&largest)[2]) {
+  float chains[2][4] = {};  // independent, or every step would wait for the one before
+#pragma unroll
+  for (int block = 0; block < 32; ++block)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float& chain = chains[half][block % 4];
+      chain = fmaxf(chain, fmaxf(fabsf(o[accumulator_index(block, half, 0)]), fabsf(o[accumulator_index(block, half, 1)])));
+    }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float const* const c = chains[half];
+    float const own = fmaxf(fmaxf(c[0], c[1]), fmaxf(c[2], c[3])), pair = fmaxf(own, __shfl_xor_sync(0xffffffffU, own, 1));
+    largest[half] = fmaxf(pair, __shfl_xor_sync(0xffffffffU, pair, 2));
+  }
+}
+
+/// What a thread knows of its two rows at the end of a part.
+struct RowEnds {
+  float lse_log2[2];  // -inf: the row saw no key
+  float inverse[2];   // 1 / l; 0 then
+};
+
+/// The thread's two rows, as FP16 to memory.
+__device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnds const& ends, int64_t first_row,
+                                                   DenseDecodeParams const& params, OutputThread const& me) {
+  float largest[2];
+  largest_of_rows(o, largest);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int64_t const row = first_row + fragment_row(me.thread, half);
+    // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
+    uint32_t const exponent = max(__float_as_uint(largest[half]) >> 23, 15U);
+    float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
+    uint4* const values = static_cast<uint4*>(params.partial_values) + row * kRowUnits + me.warpgroup * 32 + me.lane % 4;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      uint32_t word[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+        word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * up, o[accumulator_index(4 * i + k, half, 1)] * up);
+      __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
+    }
+    if (me.lane % 4 == 0)
+      __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup,
+             make_float2(ends.lse_log2[half], down * ends.inverse[half]));
+  }
+}
+
+/// After a warp's last store of a part: says to the GPU that it is in memory. Returns the counter before, in lane 0.
+__device__ __forceinline__ uint32_t arrive_at_item(DenseDecodeParams const& params, SharedItem const& item, int32_t lane) {
+  __syncwarp();
+  return lane == 0 ? ptx::add_acquire_release(&item_counter(params, item), kArrived) : 0U;
+}
+
+/// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive. One thread.
+__device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, SharedItem const& item) {
+  uint32_t& counter = item_counter(params, item);
+  int64_t const start = clock64();
+  while ((ptx::load_acquire(&counter) & kArrivedMask) != all_arrivals(item)) {
+    if (clock64() - start < kPatience) continue;
+    return (ptx::add_acquire_release(&counter, kImpatient) & kArrivedMask) == all_arrivals(item);
+  }
+  return true;
+}
+
+/// One thread, when the CTA needs the counter no more. What it has yet to read stays as it is until the grid ends.
+__device__ __forceinline__ void leave_item(DenseDecodeParams const& params, SharedItem const& item) {
+  uint32_t& counter = item_counter(params, item);
+  uint32_t const before = atomicAdd(&counter, kDone);
+  if ((before / kDone & kDoneMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
+}
+
+/// Where a row of an item goes.
+struct RowTarget {
+  int32_t token, head;
+};
+__device__ __forceinline__ RowTarget row_target(DenseDecodeParams const& params, int32_t row) {
+  int32_t const token = token_of(params, row);
+  return {token, row - token * params.h_q};
+}
+
+/// What the sink leaves of a row's output.
+__device__ __forceinline__ float sink_factor_of(DenseDecodeParams const& params, int32_t head, float lse_log2) {
+  return params.call.sink == nullptr ? 1.0F : device::sink_factor(params.call.sink[head], lse_log2);
+}
+
+__device__ __forceinline__ void write_lse(DenseDecodeParams const& params, int32_t request, RowTarget const& row, float lse_log2) {
+  core::RowStrides const& stride = params.call.lse_stride;
+  if (params.call.lse != nullptr)
+    params.call.lse[request * stride.batch + row.token * stride.token + row.head * stride.head] =
+        lse_log2 == -INFINITY ? params.empty_lse : lse_log2 * params.lse_factor;
+}
+
+/// Two neighbouring columns of a row to out, in its own type.
+__device__ __forceinline__ void store_pair(DenseDecodeParams const& params, int64_t offset, float2 value) {
+  bool const is_aligned = params.out_is_aligned != 0;
+  if (params.out_dtype == FLASHMLA_FP32) {
+    float* const out = static_cast<float*>(params.call.out) + offset;
+    if (is_aligned) *reinterpret_cast<float2*>(out) = value;
+    else out[0] = value.x, out[1] = value.y;
+    return;
+  }
+  uint32_t const pair = params.out_dtype == FLASHMLA_BF16 ? pack<__nv_bfloat16>(value.x, value.y) : pack<__half>(value.x, value.y);
+  uint16_t* const out = static_cast<uint16_t*>(params.call.out) + offset;
+  if (is_aligned) *reinterpret_cast<uint32_t*>(out) = pair;
+  else out[0] = static_cast<uint16_t>(pair), out[1] = static_cast<uint16_t>(pair >> 16);
+}
+
+/// A unit of a row, summed over some parts: value / sum, at 2^max.
+struct UnitSum {
+  float max = -INFINITY, sum = 0.0F, value[8] = {};
+
+  /// Brings the sums to a maximum that is not below the present one.
+  __device__ __forceinline__ void raise(float to) {
+    float const factor = max == to ? 1.0F : ptx::exp2_approx(max - to);  // also where both are -inf
+    max = to, sum *= factor;
+#pragma unroll
+    for (float& v : value) v *= factor;
+  }
+  __device__ __forceinline__ void add(uint4 const& values, float weight) {
+    uint32_t const words[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+      value[2 * k] = fmaf(weight, pair.x, value[2 * k]), value[2 * k + 1] = fmaf(weight, pair.y, value[2 * k + 1]);
+    }
+  }
+  /// Adds what lane ^ step has, at the larger maximum of both.
+  __device__ __forceinline__ void add_from_lane(int32_t step) {
+    raise(fmaxf(max, __shfl_xor_sync(0xffffffffU, max, step)));
+    sum += __shfl_xor_sync(0xffffffffU, sum, step);
+#pragma unroll
+    for (float& v : value) v += __shfl_xor_sync(0xffffffffU, v, step);
+  }
+  __device__ __forceinline__ void give(MergeMemory& memory, int32_t warp, int32_t lane) const {
+    memory.max[warp][lane] = max, memory.sum[warp][lane] = sum;
+    memory.values[warp][lane][0] = make_float4(value[0], value[1], value[2], value[3]);
+    memory.values[warp][lane][1] = make_float4(value[4], value[5], value[6], value[7]);
+  }
+  __device__ __forceinline__ void take(MergeMemory const& memory, int32_t warp, int32_t lane) {
+    float const theirs = memory.max[warp][lane], to = fmaxf(max, theirs);
+    raise(to);
+    float const factor = theirs == to ? 1.0F : ptx::exp2_approx(theirs - to);
+    sum = fmaf(memory.sum[warp][lane], factor, sum);
+    float4 const low = memory.values[warp][lane][0], high = memory.values[warp][lane][1];
+    float const more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int e = 0; e < 8; ++e) value[e] = fmaf(more[e], factor, value[e]);
+  }
+};
+
+/// A slice: the units that part `split` merges, counted from the item's first.
+struct Slice {
+  int32_t first_unit, num_units;
+};
+
+__device__ __forceinline__ Slice slice_of(SharedItem const& item, int32_t split, int32_t rows) {
+  uint32_t const chunks = static_cast<uint32_t>(rows * kRowChunks), parts = static_cast<uint32_t>(item.num_splits);
+  int32_t const first = static_cast<int32_t>(chunks * split / parts), last = static_cast<int32_t>(chunks * (split + 1) / parts);
+  return {first * 4, (last - first) * 4};
+}
+
+/// Where an item's parts lie.
+struct PartCells {
+  uint4 const* values;  // of the first worker's slots
+  float2 const* rows;   // lse, scale
+  int32_t slot_units;   // from a slot to the next
+
+  __device__ __forceinline__ PartCells(DenseDecodeParams const& params, SharedItem const& item)
+      : slot_units(params.start.group * kCtaRows * kRowUnits) {
+    int64_t const unit = slot_row(params, first_worker_of(item), 0) * kRowUnits - slot_units;
+    values = static_cast<uint4 const*>(params.partial_values) + unit;
+    rows = reinterpret_cast<float2 const*>(params.partial_rows) + unit / 32;
+  }
+  __device__ __forceinline__ int32_t unit_of(int32_t part, int32_t unit) const {
+    return (2 * part + (part == 0 ? 1 : 0)) * slot_units + unit;
+  }
+};
+
+/// Adds parts first, first + step, ... below `end` of kUnits units to their sums, kParts at a time, all of them in flight.
+template <int kUnits, int kParts>
+__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells const& cells, int32_t const (&units)[kUnits], int32_t first,
+                                          int32_t end, int32_t step) {
+#pragma unroll 1
+  for (; first < end; first += kParts * step) {
+    uint4 values[kUnits][kParts];
+    float2 rows[kUnits][kParts];
+#pragma unroll
+    for (int p = 0; p < kParts; ++p)
+#pragma unroll
+      for (int u = 0; u < kUnits; ++u) {
+        values[u][p] = make_uint4(0, 0, 0, 0), rows[u][p] = make_float2(-INFINITY, 0.0F);
+        if (first + p * step >= end) continue;
+        int32_t const cell = cells.unit_of(first + p * step, units[u]);
+        rows[u][p] = __ldcg(cells.rows + cell / 32), values[u][p] = __ldcg(cells.values + cell);
+      }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      float max = sums[u].max;
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) max = fmaxf(max, rows[u][p].x);
+      sums[u].raise(max);
+      float const reference = max == -INFINITY ? 0.0F : max;
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) {
+        float const weight = ptx::exp2_approx(rows[u][p].x - reference);
+        sums[u].sum += weight;
+        sums[u].add(values[u][p], weight * rows[u][p].y);
+      }
+    }
+  }
+}
+
+/// Where a unit goes.
+struct UnitTarget {
+  RowTarget row;
+  int64_t offset;  // of its first column in out
+};
+__device__ __forceinline__ UnitTarget unit_target(DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
+  RowTarget const row = row_target(params, item.row_begin + unit / kRowUnits);
+  core::RowStrides const& stride = params.call.out_stride;
+  int32_t const in_row = unit % kRowUnits;
+  return {row, item.request * stride.batch + row.token * stride.token + row.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2};
+}
+
+/// A merged unit to out; the first of a row also brings its lse.
+__device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit,
+                                           UnitTarget const& target) {
+  float const lse_log2 = sum.sum > 0.0F ? sum.max + log2f(sum.sum) : -INFINITY;
+  float const inverse = sum.sum > 0.0F ? __fdividef(sink_factor_of(params, target.row.head, lse_log2), sum.sum) : 0.0F;
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    store_pair(params, target.offset + 8 * k, make_float2(sum.value[2 * k] * inverse, sum.value[2 * k + 1] * inverse));
+  if (unit % kRowUnits == 0) write_lse(params, item.request, target.row, lse_log2);
+}
+
+/// What a CTA waits for before it merges an item, in shared memory.
+struct MergeGate {
+  uint64_t& mergeable;
+  uint32_t const& can_merge;
+
+  /// All output threads; false: this CTA gave up.
+  __device__ __forceinline__ bool wait() const {
+    ptx::mbarrier_wait(mergeable, 0);
+    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);  // also: the slice before has been read, every warp has arrived
+    return can_merge != 0;
+  }
+};
+
+/// Merges a slice, kUnits units a thread at once; where there are fewer units than threads, groups of threads share out the
+/// parts. What does not depend on the other parts is worked out before they are there.
+template <int kUnits, int kParts>
+__device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
+                                            Slice const& slice, MergeGate const& gate) {
+  int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
+  int32_t const shift = slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);  // a group is 4 to 256 threads
+  int32_t const group = thread >> shift, groups = kOutputThreads >> shift, group_warps = max(1, (1 << shift) / 32);
+  PartCells const cells(params, item);
+  bool is_open = false;
+#pragma unroll 1
+  for (int32_t base = 0; base < slice.num_units; base += kOutputThreads * kUnits) {
+    UnitSum sums[kUnits];
+    int32_t units[kUnits], count = 0;
+    UnitTarget targets[kUnits];
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u) {
+      int32_t const unit = base + u * kOutputThreads + (thread & ((1 << shift) - 1));
+      count += unit < slice.num_units ? 1 : 0;
+      units[u] = slice.first_unit + min(unit, slice.num_units - 1);  // the last twice rather than none
+      targets[u] = unit_target(params, item, units[u]);
+    }
+    if (!is_open && !gate.wait()) return;
+    is_open = true;
+    add_parts<kUnits, kParts>(sums, cells, units, count > 0 ? group : item.num_splits, item.num_splits, groups);
+    if (groups > 1) {
+#pragma unroll 1
+      for (int32_t step = 1 << shift; step < 32; step *= 2) sums[0].add_from_lane(step);
+      sums[0].give(memory, warp, lane);
+      ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+#pragma unroll 1
+      for (int32_t other = warp + group_warps; other < kOutputWarps && warp < group_warps; other += group_warps)
+        sums[0].take(memory, other, lane);
+    }
+#pragma unroll
+    for (int u = 0; u < kUnits; ++u)
+      if (u < count && group == 0) write_unit(sums[u], params, item, units[u], targets[u]);
+  }
+}
+
+__device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
+                                               MergeGate const& gate) {
+  Slice const slice = slice_of(item, split, min(kCtaRows, params.start.num_rows - item.row_begin));
+  if (slice.num_units == 0) return;
+  if (item.num_splits == 2) merge_slice<4, 2>(memory, params, item, slice, gate);
+  else if (item.num_splits <= 4) merge_slice<2, 4>(memory, params, item, slice, gate);
+  else merge_slice<1, 8>(memory, params, item, slice, gate);
+}
+
+/// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.
+__device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
+                                           MergeGate const& gate, uint32_t const& merges_all) {
+  int32_t count = 1;
+#pragma unroll 1
+  for (int32_t i = 0, split = item.split; i < count; ++i) {
+    merge_slice_of(memory, params, item, split, gate);
+    if (i == 0) {
+      gate.wait();
+      count = merges_all != 0 ? item.num_splits : 1;
+    }
+    split = split + 1 == item.num_splits ? 0 : split + 1;
+  }
+}
+
+}  // namespace flashmla::cuda::dense_decode
