@@ -245,7 +245,7 @@ typedef enum flashmla_fault_code {
   FLASHMLA_FAULT_NONE = 0,
   FLASHMLA_FAULT_KV_LEN = 1,            /* negative, or beyond the page table or max_kv_len; position 0, value = the length */
   FLASHMLA_FAULT_PAGE_ID = 2,           /* outside [0, num_pages); position = entry of the table, value = the id */
-  FLASHMLA_FAULT_SCHEDULE_MISMATCH = 3, /* made for another batch or row count, or never updated; value = its batch */
+  FLASHMLA_FAULT_SCHEDULE_MISMATCH = 3, /* made for another batch, row count or plan, or never updated; value = its batch */
   FLASHMLA_FAULT_SLOT = 4,              /* append: position = token, value = the slot (saturated to int32) */
   FLASHMLA_FAULT_VISIBLE_LEN = 5        /* negative or beyond kv_len; position = query token */
 } flashmla_fault_code;

@@ -3,6 +3,7 @@
 
 #include <flashmla/flashmla.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <flashmla/error.hpp>
 #include <memory>
@@ -33,7 +34,8 @@ class PagePool {
 
   /// Throws Error(FLASHMLA_EXHAUSTED) when fewer than `count` pages are free.
   [[nodiscard]] std::vector<int32_t> allocate(int64_t count) {
-    std::vector<int32_t> page_ids(static_cast<size_t>(count < 0 ? 0 : count));
+    // No pool holds more than num_pages, so a larger count is refused without room for it.
+    std::vector<int32_t> page_ids(static_cast<size_t>(std::clamp<int64_t>(count, 0, num_pages())));
     check(flashmla_page_pool_allocate(pool_.get(), count, page_ids.data()));
     return page_ids;
   }

@@ -33,10 +33,10 @@ struct View : flashmla_view {
   /// for more than 4 dimensions.
   static View contiguous(void const* data, DType dtype, Device device, std::initializer_list<int64_t> size) {
     View view = shaped(data, dtype, device, size);
-    int64_t stride = 1;
+    uint64_t stride = 1;  // unsigned: sizes beyond memory wrap, and the library refuses the view
     for (int i = view.rank - 1; i >= 0; --i) {
-      view.stride[i] = stride;
-      stride *= view.size[i];
+      view.stride[i] = static_cast<int64_t>(stride);
+      stride *= static_cast<uint64_t>(view.size[i]);
     }
     return view;
   }

@@ -30,7 +30,7 @@ flashmla_status guarded(char const* operation, Body&& body) noexcept {
 
 template <typename T>
 void require(char const* operation, char const* argument, T const* pointer) {
-  if (pointer == nullptr) core::fail_invalid(operation, argument, "null", std::string("a pointer to a ") + argument);
+  if (pointer == nullptr) core::fail_invalid(operation, argument, "null", "a pointer (required)");
 }
 
 /// Of a struct that the library fills in: only its size is read.

@@ -87,8 +87,9 @@ Report run(Options const& options) {
   Bench const bench{target, memory, options.oracle ? *options.oracle : *reference_oracle};
 
   std::vector<Check> chosen;
+  int64_t matching = 0;
   for (Check& check : checks(options.tier))
-    if (selected(options, check)) chosen.push_back(std::move(check));
+    if (selected(options, check) && matching++ % options.every == 0) chosen.push_back(std::move(check));
 
   Report report;
   for (size_t i = 0; i < chosen.size(); ++i) {

@@ -38,6 +38,7 @@ struct Options {
   flashmla_target target{};                    // struct_size may be left 0
   flashmla_dtype dtype = FLASHMLA_DTYPE_NONE;  // only checks about this dtype; none: all
   std::string name_filter;                     // only names that contain this
+  int64_t every = 1;                           // only every n-th of the checks so chosen; a prime leaves out no value of any axis
   DeviceMemory* memory = nullptr;              // null: the host's; required for a CUDA target
   Oracle* oracle = nullptr;                    // null: the reference on sampled rows
   bool stop_on_failure = false;

@@ -54,7 +54,7 @@ void check_first(flashmla_view const& first) {
   if ((first.device.kind != FLASHMLA_CPU && first.device.kind != FLASHMLA_CUDA) || first.device.index < 0)
     check.fail("caches[0]", {"a view on ", device_name(first.device)}, {"cpu or a CUDA device"});
   if (dtype_bytes(first.dtype) == 0)
-    check.fail("caches[0]", {"dtype ", dtype_name(first.dtype)}, {"a dtype of known size, such as BF16 or UINT8"});
+    check.fail("caches[0]", {"dtype ", dtype_text(first.dtype)}, {"a dtype of known size, such as BF16 or UINT8"});
   if (first.rank < 2 || first.rank > 4) check.fail("caches[0]", {"rank ", std::to_string(first.rank)}, {"rank 2 to 4: [num_pages, ...]"});
 }
 
@@ -89,7 +89,8 @@ void describe_page(flashmla_view const& cache, CopyPagesCall& call) {
     call.rows[row] = cache.size[i];
     call.row_stride[row] = cache.stride[i];
   }
-  if (call.rows[0] == 0 || call.rows[1] == 0) call.width = 0;
+  if (call.num_pages == 0 || call.rows[0] == 0 || call.rows[1] == 0) call.width = 0;
+  if (call.width == 0) return;  // sizes and strides of a view without elements were not checked: their products may overflow
   for (int row : {1, 0}) {
     if (row == 0 && call.rows[1] != 1) break;
     if (call.rows[row] != 1 && call.row_stride[row] != call.width) break;

@@ -14,16 +14,16 @@ constexpr char kUpdate[] = "plan_update";
 constexpr char kRun[] = "decode";
 
 struct LengthNames {
-  char const *kv_len, *q_tokens, *q_offsets, *topk_len, *extra_topk_len;
+  char const *flags, *reserved, *kv_len, *q_tokens, *q_offsets, *topk_len, *extra_topk_len;
 };
-constexpr LengthNames kOwnNames = {"kv_len", "q_tokens", "q_offsets", "topk_len", "extra_topk_len"};
-constexpr LengthNames kNestedNames = {"lengths.kv_len", "lengths.q_tokens", "lengths.q_offsets", "lengths.topk_len",
-                                      "lengths.extra_topk_len"};
+constexpr LengthNames kOwnNames = {"flags", "reserved", "kv_len", "q_tokens", "q_offsets", "topk_len", "extra_topk_len"};
+constexpr LengthNames kNestedNames = {"lengths.flags",     "lengths.reserved", "lengths.kv_len",        "lengths.q_tokens",
+                                      "lengths.q_offsets", "lengths.topk_len", "lengths.extra_topk_len"};
 
 LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewCheck& check, Problem const& problem,
                           flashmla_lengths const& lengths) {
-  check_flags(operation, lengths.flags, 0);
-  check_reserved(operation, lengths.reserved);
+  check_flags(operation, lengths.flags, 0, names.flags);
+  check_reserved(operation, lengths.reserved, names.reserved);
   check.refuse(names.q_offsets, lengths.q_offsets, "no view (every request has q_tokens query tokens)");
   check.refuse(names.topk_len, lengths.topk_len, "no view (dense attention)");
   check.refuse(names.extra_topk_len, lengths.extra_topk_len, "no view (dense attention over one cache)");
@@ -129,7 +129,8 @@ void check_outputs(ViewCheck& check, Problem const& problem, flashmla_decode_arg
   } else {
     Dim const rows{static_cast<int64_t>(call.batch) * call.q_tokens, "batch * q_tokens"};
     check.output("lse", args.lse, FLASHMLA_FP32, ViewCheck::kStrided, {rows, heads});
-    call.lse_stride = {call.q_tokens * stride[0], stride[0], stride[1]};
+    // A view of one row or none may have any stride: only with more rows is it known that the product fits.
+    call.lse_stride = {rows.size > 1 ? call.q_tokens * stride[0] : 0, stride[0], stride[1]};
   }
   call.lse = static_cast<float*>(args.lse.data);
 }
@@ -164,7 +165,8 @@ DecodeCall validate(Problem const& problem, flashmla_device device, flashmla_dec
   check_flags(kRun, args.flags, 0);
   // A nested struct can't grow: fields behind it would move.
   if (args.lengths.struct_size != sizeof(flashmla_lengths))
-    fail_invalid(kRun, "lengths.struct_size", std::to_string(args.lengths.struct_size), std::to_string(sizeof(flashmla_lengths)));
+    fail_invalid(kRun, "lengths.struct_size", std::to_string(args.lengths.struct_size),
+                 std::to_string(sizeof(flashmla_lengths)) + " (sizeof(flashmla_lengths); is the field set?)");
   ViewCheck check(kRun, device);
   refuse_what_is_not_built(check, args);
   LengthsCall const lengths = check_lengths(kRun, kNestedNames, check, problem, args.lengths);

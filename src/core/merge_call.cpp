@@ -15,7 +15,7 @@ constexpr char kMerge[] = "merge";
 
 flashmla_dtype float_dtype(ViewCheck const& check, char const* argument, flashmla_view const& view) {
   if (view.dtype != FLASHMLA_BF16 && view.dtype != FLASHMLA_FP16 && view.dtype != FLASHMLA_FP32)
-    check.fail(argument, {"dtype ", dtype_name(view.dtype)}, {"BF16, FP16 or FP32"});
+    check.fail(argument, {"dtype ", dtype_text(view.dtype)}, {"BF16, FP16 or FP32"});
   return static_cast<flashmla_dtype>(view.dtype);
 }
 

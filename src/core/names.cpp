@@ -29,6 +29,11 @@ char const* dtype_name(int32_t dtype) noexcept {
   }
 }
 
+std::string dtype_text(int32_t dtype) {
+  char const* const name = dtype_name(dtype);
+  return name[0] == '?' ? std::to_string(dtype) : name;
+}
+
 std::string device_name(flashmla_device device) {
   if (device.kind == FLASHMLA_CPU) return device.index == 0 ? "cpu" : "cpu:" + std::to_string(device.index);
   if (device.kind == FLASHMLA_CUDA) return "cuda:" + std::to_string(device.index);

@@ -12,6 +12,9 @@ namespace flashmla::core {
 /// "BF16", "INT32", ...; "?" for a value that is no dtype.
 char const* dtype_name(int32_t dtype) noexcept;
 
+/// The same for messages, which must name the value that came: the number of what is no dtype.
+std::string dtype_text(int32_t dtype);
+
 /// Bytes of one element; 0 for FLASHMLA_DTYPE_NONE and for a value that is no dtype.
 constexpr size_t dtype_bytes(int32_t dtype) noexcept {
   switch (dtype) {

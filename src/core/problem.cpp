@@ -55,11 +55,11 @@ void check_heads(flashmla_problem const& problem, Problem& out) {
 
 void check_dtypes(flashmla_problem const& problem, Problem& out) {
   int32_t const q = problem.q_dtype == FLASHMLA_DTYPE_NONE ? out.format->dtype : problem.q_dtype;
-  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16) invalid("q_dtype", dtype_name(q), "BF16 or FP16");
+  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16) invalid("q_dtype", dtype_text(q), "BF16 or FP16");
   if (q != out.format->dtype)
     unsupported("q_dtype", dtype_name(q), std::string(dtype_name(out.format->dtype)) + " (that of the cache, " + out.format->name + ")");
   int32_t const o = problem.out_dtype == FLASHMLA_DTYPE_NONE ? q : problem.out_dtype;
-  if (o != FLASHMLA_BF16 && o != FLASHMLA_FP16 && o != FLASHMLA_FP32) invalid("out_dtype", dtype_name(o), "BF16, FP16 or FP32");
+  if (o != FLASHMLA_BF16 && o != FLASHMLA_FP16 && o != FLASHMLA_FP32) invalid("out_dtype", dtype_text(o), "BF16, FP16 or FP32");
   out.q_dtype = static_cast<flashmla_dtype>(q);
   out.out_dtype = static_cast<flashmla_dtype>(o);
 }
@@ -143,8 +143,8 @@ Problem validate(flashmla_problem const& problem) {
 
 Target validate(flashmla_target const& target) {
   check_struct_size(kOperation, "flashmla_target", target);
-  check_flags(kOperation, target.flags, 0);
-  check_reserved(kOperation, target.reserved);
+  check_flags(kOperation, target.flags, 0, "target.flags");
+  check_reserved(kOperation, target.reserved, "target.reserved");
   bool const is_cpu = target.device.kind == FLASHMLA_CPU;
   check_range("device.kind", target.device.kind, FLASHMLA_CPU, FLASHMLA_CUDA, "a flashmla_device_kind");
   check_range("device.index", target.device.index, 0, is_cpu ? 0 : kInt32Max, is_cpu ? "there is one CPU" : "a CUDA ordinal");

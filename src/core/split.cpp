@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "core/parts.hpp"
 
@@ -55,7 +56,48 @@ void cut_items(PlanShape const& shape, PlanTotals const& totals, StepRows const&
   }
 }
 
+bool is_at(WorkerBegin const& begin, int32_t request, int32_t row_tile, int32_t tile, int32_t split) {
+  return begin.request == request && begin.row_tile == row_tile && begin.tile == tile && begin.split == split;
+}
+
+/// The workers behind the first of an item continue it, one split after the other.
+bool is_split_item(ScheduleView const& view, SplitItem const& item) {
+  if (item.first_worker < 0 || item.num_splits < 2 || item.num_splits > view.header->num_workers - item.first_worker) return false;
+  for (int32_t s = 1; s < item.num_splits; ++s) {
+    WorkerBegin const& begin = view.begins[item.first_worker + s];
+    if (begin.request != item.request || begin.row_tile != item.row_tile) return false;
+    if (begin.split != s || begin.num_splits != item.num_splits) return false;
+  }
+  return true;
+}
+
 }  // namespace
+
+bool is_followable(PlanShape const& shape, ScheduleView const& view) {
+  ScheduleHeader const& header = *view.header;
+  int32_t const workers = header.num_workers;
+  if (workers < 0 || workers > shape.max_workers || header.num_split_items < 0 || header.num_split_items > workers) return false;
+  if (!is_at(view.begins[workers], header.batch, 0, 0, 0)) return false;
+  if (!is_at(view.begins[0], workers == 0 ? header.batch : 0, 0, 0, 0)) return false;
+  int32_t continued = 0;  // workers that begin inside an item
+  for (int32_t w = 0; w < workers; ++w) {
+    WorkerBegin const& begin = view.begins[w];
+    WorkerBegin const& next = view.begins[w + 1];
+    if (begin.row_tile < 0 || begin.row_tile >= header.num_row_tiles || (begin.split > 0) != (begin.tile > 0)) return false;
+    auto const from = std::tie(begin.request, begin.row_tile, begin.tile), to = std::tie(next.request, next.row_tile, next.tile);
+    if (to < from || (to == from && next.split > 0)) return false;  // a split without tiles would write no partial result
+    continued += begin.split > 0 ? 1 : 0;
+  }
+  int32_t last_worker = 0;  // of the split items so far, which lie in order
+  for (int32_t i = 0; i < header.num_split_items; ++i) {
+    SplitItem const& item = view.splits[i];
+    if (item.first_worker < last_worker || !is_split_item(view, item)) return false;
+    if (i > 0 && view.splits[i - 1].request == item.request && view.splits[i - 1].row_tile == item.row_tile) return false;
+    last_worker = item.first_worker + item.num_splits - 1;
+    continued -= item.num_splits - 1;
+  }
+  return continued == 0;
+}
 
 void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void* schedule) {
   std::memset(schedule, 0, schedule_bytes(shape.max_workers));

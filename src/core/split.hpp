@@ -22,6 +22,11 @@ struct StepRows {
 /// are {batch, 0, 0, 0}, unused split items are zero. kv_len: [batch].
 void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void* schedule);
 
+/// Whether a schedule whose header matches (parts.hpp) can be followed: its workers walk all items in order, and each item that
+/// several share is listed with exactly its workers. What a plan with another number of workers wrote fails here, since where
+/// things lie in a schedule depends on that number; so does memory that was overwritten.
+bool is_followable(PlanShape const& shape, ScheduleView const& view);
+
 /// The parts of a schedule for lengths kv_len [batch], in the order of workers.
 std::vector<flashmla_part> list_parts(PlanShape const& shape, int32_t const* kv_len, void const* schedule);
 

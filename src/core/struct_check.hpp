@@ -28,14 +28,15 @@ void check_struct_size(char const* operation, char const* type, T const& data) {
   if (size != sizeof(T)) check_extra_bytes(operation, type, &data, size, sizeof(T));
 }
 
-inline void check_flags(char const* operation, uint32_t flags, uint32_t known) {
+/// `argument` tells the flags of one struct of a call from those of another.
+inline void check_flags(char const* operation, uint32_t flags, uint32_t known, char const* argument = "flags") {
   if ((flags & ~known) != 0)
-    fail_invalid(operation, "flags", std::to_string(flags),
-                 "only bits of " + std::to_string(known) + " (unknown flag " + std::to_string(flags & ~known) + ")");
+    fail_invalid(operation, argument, std::to_string(flags),
+                 (known == 0 ? "0" : "only bits of " + std::to_string(known)) + " (unknown flag " + std::to_string(flags & ~known) + ")");
 }
 
-inline void check_reserved(char const* operation, int64_t reserved) {
-  if (reserved != 0) fail_invalid(operation, "reserved", std::to_string(reserved), "0");
+inline void check_reserved(char const* operation, int64_t reserved, char const* argument = "reserved") {
+  if (reserved != 0) fail_invalid(operation, argument, std::to_string(reserved), "0");
 }
 
 }  // namespace flashmla::core

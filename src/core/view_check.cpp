@@ -137,7 +137,7 @@ void ViewCheck::check_memory(char const* argument, flashmla_view const& view) co
   size_t const rest = reinterpret_cast<uintptr_t>(view.data) % align;
   if (rest != 0)
     fail(argument, {"an address ", std::to_string(rest), " bytes past a multiple of ", std::to_string(align)},
-         {"one aligned to its ", dtype_name(view.dtype), " elements"});
+         {"one aligned to its ", dtype_text(view.dtype), " elements"});
 }
 
 void ViewCheck::check_distinct_elements(char const* argument, flashmla_view const& view) const {
@@ -158,15 +158,28 @@ Extent ViewCheck::extent(char const* argument, flashmla_view const& view) const 
   uintptr_t const begin = reinterpret_cast<uintptr_t>(view.data);
   uintptr_t end = 0;
   bool overflows = false;
+  int widest = 0;  // the dimension that reaches farthest, for the message
+  int64_t widest_step = -1;
   for (int i = 0; i < view.rank; ++i) {
+    if (view.size[i] <= 1) continue;
     int64_t step = 0;
-    if (view.size[i] > 1)
-      overflows |= __builtin_mul_overflow(view.size[i] - 1, view.stride[i], &step) || __builtin_add_overflow(last, step, &last);
+    if (__builtin_mul_overflow(view.size[i] - 1, view.stride[i], &step)) step = INT64_MAX;
+    overflows |= step == INT64_MAX || __builtin_add_overflow(last, step, &last);
+    if (step > widest_step) {
+      widest = i;
+      widest_step = step;
+    }
   }
   overflows |= __builtin_mul_overflow(last, static_cast<int64_t>(dtype_bytes(view.dtype)), &bytes);
   overflows |= __builtin_add_overflow(bytes, static_cast<int64_t>(dtype_bytes(view.dtype)), &bytes);
   overflows |= __builtin_add_overflow(begin, static_cast<uintptr_t>(bytes), &end);
-  if (overflows) fail(argument, {"strides that reach past the last address"}, {"a view inside 64-bit memory"});
+  if (overflows) {
+    std::string const dim = std::to_string(widest);
+    fail(argument,
+         {"dim ", dim, " = ", std::to_string(view.size[widest]), " with stride ", dim, " = ", std::to_string(view.stride[widest]),
+          ", past the last address"},
+         {"a view inside 64-bit memory"});
+  }
   return {argument, &view, begin, end};
 }
 
@@ -179,7 +192,7 @@ void ViewCheck::remember(char const* argument, flashmla_view const& view, bool i
 void ViewCheck::input(char const* argument, flashmla_view const& view, flashmla_dtype dtype, Layout layout,
                       std::initializer_list<Dim> dims) {
   check_shape(argument, view, dims);
-  if (view.dtype != dtype) fail(argument, {"dtype ", dtype_name(view.dtype)}, {dtype_name(dtype)});
+  if (view.dtype != dtype) fail(argument, {"dtype ", dtype_text(view.dtype)}, {dtype_text(dtype)});
   if (!same_device(view.device, device_)) fail(argument, {"a view on ", device_name(view.device)}, {device_name(device_)});
   if (!has_elements(view)) return;  // no address is ever formed
   check_strides(argument, view, layout);
@@ -199,7 +212,7 @@ void ViewCheck::output(char const* argument, flashmla_view const& view, flashmla
 void ViewCheck::check_buffer(char const* argument, flashmla_view const& view, size_t bytes) const {
   if (is_absent(view)) fail(argument, {"no view"}, {std::to_string(bytes), " bytes on ", device_name(device_)});
   if (view.rank < 1 || view.rank > 4) fail(argument, {"rank ", std::to_string(view.rank)}, {"rank 1 to 4"});
-  if (dtype_bytes(view.dtype) == 0) fail(argument, {"dtype ", dtype_name(view.dtype)}, {"a dtype of known size, such as UINT8"});
+  if (dtype_bytes(view.dtype) == 0) fail(argument, {"dtype ", dtype_text(view.dtype)}, {"a dtype of known size, such as UINT8"});
   if (!same_device(view.device, device_)) fail(argument, {"a view on ", device_name(view.device)}, {device_name(device_)});
   int64_t size = static_cast<int64_t>(dtype_bytes(view.dtype));
   bool overflows = false;

@@ -50,7 +50,7 @@ void DecodePlan::reset(void* workspace, flashmla_stream /*stream*/) const { std:
 
 void DecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream /*stream*/) const {
   core::ScheduleView const view = core::schedule_view(const_cast<void*>(schedule), shape_.max_workers);  // only read below
-  if (!core::schedule_matches(*view.header, shape_, call.batch, call.q_tokens, problem_.h_q)) {
+  if (!core::schedule_matches(*view.header, shape_, call.batch, call.q_tokens, problem_.h_q) || !core::is_followable(shape_, view)) {
     return record(workspace, {FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, view.header->batch, {}});
   }
   RunContext const run{problem_, shape_, call, view, *row_.kernels, layout_, workspace};

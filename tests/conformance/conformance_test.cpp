@@ -9,6 +9,15 @@
 namespace flashmla::conformance {
 namespace {
 
+TEST(Conformance, EveryNthCheckIsRun) {
+  Options options;
+  options.name_filter = "merge.";
+  options.target.num_threads = 1;
+  int64_t const all = run(options).passed;
+  options.every = 3;
+  EXPECT_EQ(run(options).passed, (all + 2) / 3);
+}
+
 TEST(Conformance, FiltersByNameAndType) {
   Options options;
   options.name_filter = "decode.math.sink";

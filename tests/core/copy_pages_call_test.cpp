@@ -46,6 +46,15 @@ TEST(CopyPagesCall, APageWithoutGapsIsOneRow) {
   EXPECT_EQ(call.caches[2].data, fake_memory(2));
 }
 
+/// Sizes whose product is no number of 64 bits are legal as long as a view has no element.
+TEST(CopyPagesCall, NoPagesOfAnySizeAreNothing) {
+  Args args;
+  constexpr int64_t kHuge = int64_t{1} << 62;
+  args.caches = {View::contiguous(nullptr, kFp16, kCpu, {0, kHuge, kHuge, 4})};
+  args.copies = {{-1, -1}};
+  EXPECT_EQ(args.validate().width, 0);
+}
+
 TEST(CopyPagesCall, RowsAreAsLongAsTheMemoryAllows) {
   struct Layout {
     flashmla_view cache;

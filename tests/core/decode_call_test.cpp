@@ -99,6 +99,19 @@ TEST(DecodeCall, LseOfTokensAndHeads) {
   EXPECT_EQ(call.lse_stride.head, 2);
 }
 
+/// Nobody steps through the rows of an empty batch, so their stride may be anything.
+TEST(DecodeCall, LseOfNoTokensMayHaveAnyStride) {
+  DecodeArgs args = good_args();
+  args.lengths = Lengths(View::contiguous(nullptr, kInt32, kCpu, {0}), kTokens);
+  args.q = View::contiguous(nullptr, kBf16, kCpu, {0, kTokens, kHeads, 576});
+  args.page_table = View::contiguous(nullptr, kInt32, kCpu, {0, 10});
+  args.out = View::contiguous(nullptr, kBf16, kCpu, {0, kTokens, kHeads, 512});
+  args.lse = View::strided(nullptr, kFp32, kCpu, {0, kHeads}, {INT64_MAX, INT64_MAX});
+  DecodeCall const call = validate(make_problem([](auto& p) { p.lse_layout = FLASHMLA_LSE_TOKENS_HEADS; }), kCpu, args);
+  EXPECT_EQ(call.batch, 0);
+  EXPECT_EQ(call.lse_stride.batch, 0);
+}
+
 TEST(DecodeCall, OptionalViewsArrive) {
   DecodeArgs args = good_args();
   args.lse = View();
@@ -171,8 +184,8 @@ TEST(DecodeCall, BadStructs) {
       {kInvalid, "struct_size", "got 7", [](A& a) { a.struct_size = 7; }},
       {kInvalid, "flags", "unknown flag 1", [](A& a) { a.flags = 1; }},
       {kInvalid, "lengths.struct_size", "got 0", [](A& a) { a.lengths.struct_size = 0; }},
-      {kInvalid, "flags", "unknown flag 2", [](A& a) { a.lengths.flags = 2; }},
-      {kInvalid, "reserved", "got 3", [](A& a) { a.lengths.reserved = 3; }},
+      {kInvalid, "lengths.flags", "unknown flag 2", [](A& a) { a.lengths.flags = 2; }},
+      {kInvalid, "lengths.reserved", "got 3", [](A& a) { a.lengths.reserved = 3; }},
   });
 }
 
@@ -216,7 +229,7 @@ TEST(DecodeCall, BadQueries) {
       {kInvalid, "q", "rank 77", [](A& a) { a.q.rank = 77; }},
       {kInvalid, "q", "rank -1", [](A& a) { a.q.rank = -1; }},
       {kInvalid, "q", "dtype FP16, expected BF16", [](A& a) { a.q.dtype = kFp16; }},
-      {kInvalid, "q", "dtype ?, expected BF16", [](A& a) { a.q.dtype = -9; }},
+      {kInvalid, "q", "dtype -9, expected BF16", [](A& a) { a.q.dtype = -9; }},
       {kInvalid, "q", "dim 2 = 8, expected 16 (h_q of the problem)", [](A& a) { a.q.size[2] = 8; }},
       {kInvalid, "q", "dim 3 = 512, expected 576 (latent + rope)", [](A& a) { a.q.size[3] = 512; }},
       {kInvalid, "q", "dim 0 = -3", [](A& a) { a.q.size[0] = -3; }},

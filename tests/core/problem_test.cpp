@@ -103,7 +103,7 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "q_dtype", "got FP32, expected BF16 or FP16", [](P& p) { p.q_dtype = FLASHMLA_FP32; }},
       {kUnsupported, "q_dtype", "got FP16, expected BF16", [](P& p) { p.q_dtype = FLASHMLA_FP16; }},
       {kInvalid, "out_dtype", "got INT8", [](P& p) { p.out_dtype = FLASHMLA_INT8; }},
-      {kInvalid, "out_dtype", "got ?", [](P& p) { p.out_dtype = 55; }},
+      {kInvalid, "out_dtype", "got 55", [](P& p) { p.out_dtype = 55; }},
       {kInvalid, "lse_base", "got 2", [](P& p) { p.lse_base = 2; }},
       {kInvalid, "lse_layout", "got -1", [](P& p) { p.lse_layout = -1; }},
       {kInvalid, "empty_row", "got 9", [](P& p) { p.empty_row = 9; }},
@@ -168,8 +168,8 @@ struct BadTarget {
 TEST(Target, BadValuesAreNamed) {
   using T = flashmla_target;
   std::vector<BadTarget> const cases = {
-      {"struct_size", FLASHMLA_CPU, [](T& t) { t.struct_size = 8; }},     {"flags", FLASHMLA_CPU, [](T& t) { t.flags = 1; }},
-      {"reserved", FLASHMLA_CPU, [](T& t) { t.reserved = 1; }},           {"device.kind", FLASHMLA_CPU, [](T& t) { t.device.kind = 2; }},
+      {"struct_size", FLASHMLA_CPU, [](T& t) { t.struct_size = 8; }},     {"target.flags", FLASHMLA_CPU, [](T& t) { t.flags = 1; }},
+      {"target.reserved", FLASHMLA_CPU, [](T& t) { t.reserved = 1; }},    {"device.kind", FLASHMLA_CPU, [](T& t) { t.device.kind = 2; }},
       {"device.kind", FLASHMLA_CPU, [](T& t) { t.device.kind = -1; }},    {"device.index", FLASHMLA_CPU, [](T& t) { t.device.index = 1; }},
       {"device.index", FLASHMLA_CUDA, [](T& t) { t.device.index = -1; }}, {"isa", FLASHMLA_CPU, [](T& t) { t.isa = 17; }},
       {"isa", FLASHMLA_CUDA, [](T& t) { t.isa = FLASHMLA_ISA_AVX2; }},    {"num_threads", FLASHMLA_CPU, [](T& t) { t.num_threads = -1; }},

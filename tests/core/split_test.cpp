@@ -97,6 +97,7 @@ void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<f
   size_t count = 0;
   for (flashmla_part const& part : parts)
     if (part.split == 0 && part.num_splits > 1) expected[count++] = {part.request, part.row_tile, part.worker, part.num_splits};
+  ASSERT_TRUE(is_followable(c.shape, view));
   ASSERT_EQ(view.header->num_split_items, static_cast<int32_t>(count));
   ASSERT_EQ(std::memcmp(view.splits, expected.data(), expected.size() * sizeof(SplitItem)), 0);
   for (flashmla_part const& part : parts) {  // split s of an item is in worker first_worker + s

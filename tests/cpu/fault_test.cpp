@@ -38,6 +38,27 @@ TEST(Fault, BadPagesAreMaskedAndTheFirstIsRecorded) {
   }
 }
 
+/// The first in the order of requests and entries, however the work is split.
+TEST(Fault, TheFirstBadPageIsTheSameOnAnyNumberOfThreads) {
+  for (int32_t threads = 1; threads <= 5; ++threads) {
+    CallSetup s;
+    s.kv_len = {64, 2000, 0, 700};
+    s.page_tokens = 16;
+    s.q_tokens = 2;
+    s.causal = true;
+    s.threads = threads;
+    DecodeFixture f(s);
+    for (auto const& [request, entry] : {std::pair(3, 0), std::pair(1, 120), std::pair(1, 31), std::pair(3, 40)})
+      f.table[static_cast<size_t>(request * f.call.page_table_stride + entry)] = 1000000 + 100 * request + entry;
+    f.update();
+    f.run();
+    expect_fault(f.fault(), FLASHMLA_FAULT_PAGE_ID, 1, 31, 1000131);
+    f.kv_len[3] = -8;  // a bad length comes before bad pages
+    f.run();
+    expect_fault(f.fault(), FLASHMLA_FAULT_KV_LEN, 3, 0, -8);
+  }
+}
+
 TEST(Fault, OnlyBadPagesIsAnEmptyRow) {
   CallSetup s;
   s.kv_len = {60};
@@ -98,6 +119,53 @@ TEST(Fault, AScheduleForOthersComputesNothing) {
   f.run();
   expect_fault(f.fault(), FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, 1);
   EXPECT_TRUE(std::all_of(f.out.begin(), f.out.end(), [](uint8_t byte) { return byte == 0xff; }));
+}
+
+/// Two plans of one problem differ in where things lie in a schedule when they differ in the number of threads.
+TEST(Fault, AScheduleOfAnotherNumberOfThreadsComputesNothing) {
+  for (auto const& [made_for, used_by] : {std::pair(2, 3), std::pair(3, 2), std::pair(4, 3), std::pair(3, 4)}) {
+    SCOPED_TRACE(std::to_string(made_for) + " threads made it, " + std::to_string(used_by) + " use it");
+    CallSetup s = two_requests();
+    s.kv_len = {3000, 70};  // the first is split
+    s.threads = made_for;
+    DecodeFixture maker(s);
+    s.threads = used_by;
+    DecodeFixture f(s);
+    Buffer shared(std::max(maker.plan->schedule_bytes(), f.plan->schedule_bytes()));
+    maker.plan->update({2, 1, s.kv_len.data()}, shared.data(), nullptr);
+    f.plan->run(f.call, shared.data(), f.workspace->data(), nullptr);
+    EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_SCHEDULE_MISMATCH);
+    EXPECT_TRUE(std::all_of(f.out.begin(), f.out.end(), [](uint8_t byte) { return byte == 0xff; }));
+  }
+}
+
+/// Whatever was written over a schedule, a run either records it, or gives the right answer (only the balance changed). Under
+/// AddressSanitizer this shows too that nothing outside the call's memory is touched.
+TEST(Fault, AnOverwrittenScheduleIsRecordedOrHarmless) {
+  CallSetup s;
+  s.kv_len = {300, 0, 700, 64};
+  s.threads = 4;
+  s.h_q = 2;
+  DecodeFixture f(s);
+  f.update();
+  size_t const num_words = f.plan->schedule_bytes() / sizeof(int32_t);
+  int32_t* const words = static_cast<int32_t*>(f.schedule->data());
+  std::vector<int32_t> const good(words, words + num_words);
+  std::mt19937 random(5);
+  int recorded = 0;
+  for (int round = 0; round < 800; ++round) {
+    std::copy(good.begin(), good.end(), words);
+    for (uint32_t i = 0; i <= random() % 3; ++i) {
+      int32_t const junk[] = {static_cast<int32_t>(random()), static_cast<int32_t>(random() % 6), -1, INT32_MAX, INT32_MIN};
+      words[random() % num_words] = junk[random() % 5];
+    }
+    std::fill(f.out.begin(), f.out.end(), uint8_t{0xff});
+    f.run();
+    if (f.fault().code == FLASHMLA_FAULT_SCHEDULE_MISMATCH) ++recorded;
+    else f.expect_correct();
+    ASSERT_FALSE(testing::Test::HasFailure()) << "round " << round;
+  }
+  EXPECT_GT(recorded, 200);
 }
 
 TEST(Fault, TheFirstFaultStaysUntilAskedFor) {

@@ -45,6 +45,9 @@ BAD_PROBLEMS = [
     ({"scale": -1.0}, Status.INVALID_ARGUMENT, "scale: got -1.0"),
     ({"scale": float("nan")}, Status.INVALID_ARGUMENT, "scale: got nan"),
     ({"scale": "big"}, Status.INVALID_ARGUMENT, "scale: got 'big'"),
+    ({"scale": 1e300}, Status.INVALID_ARGUMENT, "scale: got 1e+300"),
+    ({"scale": 10**400}, Status.INVALID_ARGUMENT, "scale: got 1000"),
+    ({"h_q": np.zeros(2, int)}, Status.INVALID_ARGUMENT, "h_q: got array([0, 0]) of type ndarray"),
     ({"lse_base": 10}, Status.INVALID_ARGUMENT, "lse_base: got 10"),
     ({"lse_layout": "heads"}, Status.INVALID_ARGUMENT, "lse_layout: got 'heads'"),
     ({"empty_row": "zero"}, Status.INVALID_ARGUMENT, "empty_row: got 'zero'"),
@@ -54,6 +57,10 @@ BAD_PROBLEMS = [
     ({"num_sms": -1}, Status.INVALID_ARGUMENT, "num_sms: got -1"),
     ({"device": "tpu"}, Status.INVALID_ARGUMENT, "device: got 'tpu'"),
     ({"device": "cuda:x"}, Status.INVALID_ARGUMENT, "device: got 'cuda:x'"),
+    ({"device": "cuda:4294967296"}, Status.INVALID_ARGUMENT, "device: got 'cuda:4294967296'"),
+    ({"device": "cpu:1"}, Status.INVALID_ARGUMENT, "device: got 'cpu:1'"),
+    ({"device": (7, 0)}, Status.INVALID_ARGUMENT, "device: got 7"),
+    ({"device": ("cpu", 1)}, Status.INVALID_ARGUMENT, "device.index: got 1"),
     ({"device": "cuda:1000"}, Status.UNSUPPORTED, "device: got cuda:1000"),
     ({"heads": 16}, Status.INVALID_ARGUMENT, "heads"),
 ]
@@ -72,6 +79,13 @@ def test_plan_without_a_problem():
 
 def zeros(*shape, dtype=np.float16):
     return np.zeros(shape, dtype)
+
+
+def frozen(*shape, dtype=np.float16):
+    """What numpy.memmap gives by default: to write there ends the process."""
+    array = zeros(*shape, dtype=dtype)
+    array.flags.writeable = False
+    return array
 
 
 def inputs():
@@ -99,6 +113,12 @@ BAD_RUNS = [
     ({"cache": zeros(3, 64, 1, 576, dtype=np.float64)}, "cache: got dtype FP64"),
     ({"cache": (zeros(3, 64, 512), zeros(2, 64, 64))}, "kpe: got dim 0 = 2, expected 3"),
     ({"cache": None}, "cache"),
+    ({"q": ()}, "q: got a tuple of 0, expected an array, or the pair (q_nope, q_pe)"),
+    ({"q": (zeros(2, 1, 16, 512), zeros(2, 1, 16, 64), zeros(1))}, "q: got a tuple of 3"),
+    ({"cache": (zeros(3, 64, 512), zeros(3, 64, 64), zeros(1))}, "cache: got a tuple of 3"),
+    ({"out": frozen(2, 1, 16, 512)}, "out: got a read-only array"),
+    ({"lse": frozen(2, 16, 1, dtype=np.float32)}, "lse: got a read-only array"),
+    ({"workspace": frozen(16, dtype=np.uint8)}, "workspace: got a read-only array"),
     ({"page_table": zeros(2, 4, dtype=np.int64)}, "page_table: got dtype INT64, expected INT32"),
     ({"page_table": zeros(3, 4, dtype=np.int32)}, "page_table: got dim 0 = 3, expected 2"),
     ({"page_table": zeros(2, 8, dtype=np.int32)[:, ::2]}, "page_table"),
@@ -127,7 +147,7 @@ BAD_RUNS = [
 
 
 def torch_has(value):
-    return isinstance(value, np.ndarray) and value.dtype.isnative and value.dtype.name not in ("uint16", "complex64")
+    return isinstance(value, np.ndarray) and value.flags.writeable and value.dtype.isnative and value.dtype.name not in ("uint16", "complex64")
 
 
 TORCH_RUNS = [row for row in BAD_RUNS if all(torch_has(value) for value in row[0].values())]
@@ -196,6 +216,7 @@ def test_update():
     check(lambda: plan.update(good, q_tokens=3), Status.INVALID_ARGUMENT, "q_tokens")
     check(lambda: plan.update(good, q_tokens="1"), Status.INVALID_ARGUMENT, "q_tokens: got '1'")
     check(lambda: plan.update(good, schedule=np.zeros(1, np.uint8)), Status.INVALID_ARGUMENT, "schedule")
+    check(lambda: plan.update(good, schedule=frozen(4096, dtype=np.uint8)), Status.INVALID_ARGUMENT, "schedule: got a read-only array")
     check(lambda: plan.reset(np.zeros(1, np.uint8)), Status.INVALID_ARGUMENT, "workspace")
     check(lambda: plan.fault(np.zeros(1, np.uint8)), Status.INVALID_ARGUMENT, "workspace")
 
@@ -206,6 +227,8 @@ def test_parts():
     check(lambda: plan.parts([-1]), Status.INVALID_ARGUMENT, "kv_len[0]: got -1")
     check(lambda: plan.parts([2**40]), Status.INVALID_ARGUMENT, "kv_len[0]: got 1099511627776")
     check(lambda: plan.parts([1], q_tokens=7), Status.INVALID_ARGUMENT, "q_tokens: got 7")
+    check(lambda: plan.parts(5), Status.INVALID_ARGUMENT, "kv_len: got 5 of type int")
+    check(lambda: plan.parts(np.int32(5)), Status.INVALID_ARGUMENT, "kv_len: got 5 of type int")
 
 
 def test_merge():
@@ -242,12 +265,26 @@ def test_append():
         ((kv, cache, slots.astype(np.int32)), "slot_mapping: got dtype INT32, expected INT64"),
         ((kv, cache, slots[:1]), "expected 1 (tokens, from slot_mapping)"),
         ((kv, 5, slots), "cache: got builtins.int"),
+        ((kv, frozen(3, 16, 576), slots), "cache: got a read-only array"),
+        (((kv,), cache, slots), "kv: got a tuple of 1"),
     ]:
         check(lambda: flashmla.append(*arguments, kv_format="fp16_576"), Status.INVALID_ARGUMENT, "append", words)
     check(lambda: flashmla.append(kv, cache, slots, kv_format="fp16"), Status.INVALID_ARGUMENT, "kv_format: got 'fp16'")
     check(lambda: flashmla.append(kv, cache, slots, kv_format="fp8_v32_656"), Status.UNSUPPORTED, "kv_format")
     bad_fault = np.zeros(3, np.int32)
     check(lambda: flashmla.append(kv, cache, slots, kv_format="fp16_576", fault=bad_fault), Status.INVALID_ARGUMENT, "fault")
+
+
+def test_copy_pages():
+    cache = zeros(3, 16, 576)
+    for arguments, words in [
+        ((5, []), "caches: got 5 of type int"),
+        (([cache], None), "copies: got None"),
+        (([cache], [(0, 1, 2)]), "copies[0]: got (0, 1, 2)"),
+        (([None], [(0, 1)]), "caches[0]: got builtins.NoneType"),
+        (([cache, frozen(3, 16, 576)], [(0, 1)]), "caches[1]: got a read-only array"),
+    ]:
+        check(lambda: flashmla.copy_pages(*arguments), Status.INVALID_ARGUMENT, "copy_pages", words)
 
 
 def test_page_pool():
@@ -258,6 +295,10 @@ def test_page_pool():
     check(lambda: pool.allocate(-1), Status.INVALID_ARGUMENT, "count: got -1")
     check(lambda: pool.allocate(1.5), Status.INVALID_ARGUMENT, "count: got 1.5")
     check(lambda: pool.allocate(2**62), Status.EXHAUSTED, "count")
+    check(lambda: pool.allocate(np.zeros(2, int)), Status.INVALID_ARGUMENT, "count: got array([0, 0])")
+    check(lambda: pool.free(5), Status.INVALID_ARGUMENT, "page_ids: got 5 of type int")
+    check(lambda: pool.retain(None), Status.INVALID_ARGUMENT, "page_ids: got None")
+    check(lambda: pool.fork(None, 3, 4), Status.INVALID_ARGUMENT, "page_ids: got None")
     check(lambda: pool.free(["a"]), Status.INVALID_ARGUMENT, "page_ids[0]: got 'a'")
     check(lambda: pool.free([2**31]), Status.INVALID_ARGUMENT, "page_ids[0]: got 2147483648")
     assert pool.num_free == 4

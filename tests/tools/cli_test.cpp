@@ -83,6 +83,7 @@ TEST(Cli, BadArgumentsEndWithTwoAndNothingOnStandardOutput) {
   expect_usage_error("plan", "--kv");
   expect_usage_error("plan --kv 5,x", "got 'x'");
   expect_usage_error("plan --kv -5", "--kv");
+  expect_usage_error("plan --kv 010", "got '010', expected a decimal without leading zeros");
   expect_usage_error("plan --kv 5 --heads 129", "129");
   expect_usage_error("plan --kv 5 --heads 0", "--heads");
   expect_usage_error("plan --kv 5 --backend tpu", "tpu");

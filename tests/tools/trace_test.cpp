@@ -125,6 +125,19 @@ TEST(Trace, NamesTheColumnOfWhatItCannotRead) {
             "trace: t:2: TIMESTAMP: got '2023-13-16 18:15:46', expected YYYY-MM-DD HH:MM:SS.fffffff");
 }
 
+TEST(Trace, TakesNothingBehindATimestamp) {
+  std::string const header = "TIMESTAMP,ContextTokens,GeneratedTokens\n";
+  EXPECT_EQ(error_of(header + "2023-11-16 18:15:46.5x,1,1\n"),
+            "trace: t:2: TIMESTAMP: got '2023-11-16 18:15:46.5x', expected YYYY-MM-DD HH:MM:SS.fffffff");
+}
+
+TEST(Trace, ShowsNoControlCharacters) {
+  EXPECT_EQ(error_of("\x1b[31m\n"),
+            "trace: t:1: got '?[31m', expected a JSON object (Mooncake) or the header TIMESTAMP,ContextTokens,GeneratedTokens (Azure)");
+  EXPECT_EQ(error_of("{\"timestamp\":0,\"input_length\":[[5]],\"output_length\":1}\n"),
+            "trace: t:1: input_length: got an array, expected an integer in [0, 2^31)");
+}
+
 TEST(Trace, ShortensLongLinesInMessages) {
   std::string const message = error_of(std::string(500, 'x') + "\n");
   EXPECT_LT(message.size(), 250u);

@@ -23,7 +23,10 @@ CLI::Validator whole_number(int64_t least, int64_t most) {
   auto const check = [=](std::string const& text) -> std::string {
     int64_t value = 0;
     auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error == std::errc() && end == text.data() + text.size() && value >= least && value <= most) return "";
+    bool const is_number = error == std::errc() && end == text.data() + text.size();
+    // CLI11 reads what begins with 0 as octal: 010 would be 8.
+    if (is_number && std::to_string(value) != text) return format("got '%s', expected a decimal without leading zeros", text.c_str());
+    if (is_number && value >= least && value <= most) return "";
     return format("got '%s', expected a whole number in [%lld, %lld]", text.c_str(), static_cast<long long>(least),
                   static_cast<long long>(most));
   };

@@ -24,17 +24,26 @@ struct Line {
   int64_t number;
 
   [[noreturn]] void fail(std::string const& argument, std::string const& got, std::string const& expected) const {
-    std::string const shown = got.size() <= 60 ? got : got.substr(0, 57) + "...";
+    std::string shown = got.size() <= 60 ? got : got.substr(0, 57) + "...";
+    for (char& c : shown)  // a trace may be any file: its bytes must not drive a terminal, nor end the text
+      if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
     throw UsageError(format("trace: %s:%lld: %sgot %s, expected %s", file.c_str(), static_cast<long long>(number),
                             argument.empty() ? "" : (argument + ": ").c_str(), shown.c_str(), expected.c_str()));
   }
 };
 
+/// A value in a message. Arrays and objects are not spelled out: however deep they nest, a line must not end the program.
+std::string shown(nlohmann::json const& value) {
+  if (value.is_array()) return "an array";
+  if (value.is_object()) return "an object";
+  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 int64_t mooncake_field(nlohmann::json const& object, char const* name, Line const& line) {
   auto const found = object.find(name);
   if (found == object.end()) line.fail(name, "no such field", "an integer");
   bool const legal = found->is_number_unsigned() && found->get<uint64_t>() <= static_cast<uint64_t>(kMaxTokens);
-  if (!legal) line.fail(name, found->dump(), "an integer in [0, 2^31)");
+  if (!legal) line.fail(name, shown(*found), "an integer in [0, 2^31)");
   return found->get<int64_t>();
 }
 
@@ -42,7 +51,7 @@ std::vector<int32_t> mooncake_prefix(nlohmann::json const& object, int64_t input
   std::vector<int32_t> ids;
   auto const found = object.find("hash_ids");
   if (found == object.end()) return ids;
-  if (!found->is_array()) line.fail("hash_ids", found->dump(), "an array of integers");
+  if (!found->is_array()) line.fail("hash_ids", shown(*found), "an array of integers");
   auto const most = static_cast<size_t>((input_tokens + kPrefixBlockTokens - 1) / kPrefixBlockTokens);
   if (found->size() > most)
     line.fail("hash_ids", format("%zu ids", found->size()),
@@ -50,7 +59,7 @@ std::vector<int32_t> mooncake_prefix(nlohmann::json const& object, int64_t input
                      static_cast<long long>(input_tokens)));
   for (auto const& id : *found) {
     bool const legal = id.is_number_unsigned() && id.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokens);
-    if (!legal) line.fail("hash_ids", id.dump(), "integers in [0, 2^31)");
+    if (!legal) line.fail("hash_ids", shown(id), "integers in [0, 2^31)");
     ids.push_back(id.get<int32_t>());
   }
   return ids;
@@ -61,7 +70,7 @@ TraceRequest parse_mooncake(std::string const& text, Line const& line) {
   if (!object.is_object()) line.fail("", "'" + text + "'", "a JSON object");
   auto const arrival = object.find("timestamp");
   if (arrival == object.end() || !arrival->is_number())
-    line.fail("timestamp", arrival == object.end() ? "no such field" : arrival->dump(), "a number of ms");
+    line.fail("timestamp", arrival == object.end() ? "no such field" : shown(*arrival), "a number of ms");
   int64_t const input = mooncake_field(object, "input_length", line), output = mooncake_field(object, "output_length", line);
   return {arrival->get<double>() * 1e-3, input, output, mooncake_prefix(object, input, line)};
 }
@@ -86,9 +95,10 @@ int64_t days_from_civil(int64_t year, int month, int day) {
 double azure_time(std::string const& text, Line const& line) {
   int year = 0, month = 0, day = 0, hour = 0, minute = 0;
   double second = 0;
-  int const fields = std::sscanf(text.c_str(), "%4d-%2d-%2d %2d:%2d:%lf", &year, &month, &day, &hour, &minute, &second);
-  bool const legal = fields == 6 && year >= 1970 && month >= 1 && month <= 12 && day >= 1 && day <= 31 && hour >= 0 && hour < 24 &&
-                     minute >= 0 && minute < 60 && second >= 0 && second < 61;
+  int length = -1;
+  int const fields = std::sscanf(text.c_str(), "%4d-%2d-%2d %2d:%2d:%lf%n", &year, &month, &day, &hour, &minute, &second, &length);
+  bool const legal = fields == 6 && length == static_cast<int>(text.size()) && year >= 1970 && month >= 1 && month <= 12 && day >= 1 &&
+                     day <= 31 && hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 61;
   if (!legal) line.fail("TIMESTAMP", "'" + text + "'", "YYYY-MM-DD HH:MM:SS.fffffff");
   return static_cast<double>(days_from_civil(year, month, day)) * 86400 + hour * 3600 + minute * 60 + second;
 }

@@ -6,6 +6,7 @@ An adapter is a module with the same few functions for one family of arrays:
     empty(like, shape, dtype, where) a new contiguous array of `dtype` (a DType) beside `like`
     buffer(like, num_bytes, where)   device memory for a schedule or workspace: (owner, address), 256-byte aligned
     stream(device_index)             the raw stream that work should go to
+    is_read_only(array)              whether it must not be written
     is_unordered(array)              whether its framework would use its memory without waiting for that stream
 `where` is (operation, argument) for error messages; `stream` the raw stream that will use the array, None for the default.
 flashmla.torch, flashmla._numpy and flashmla._dlpack are the adapters.
@@ -47,6 +48,23 @@ def _adapter_name(kind, where):
 def fill(view, array, where, as_bf16=False, stream=None):
     """Writes `array` into the C view; returns what must stay alive while the view is used, or None."""
     return adapter_of(array, where).fill(view, array, where, as_bf16, stream)
+
+
+def fill_output(view, array, where, as_bf16=False, stream=None):
+    """The same for an array that will be written."""
+    adapter = adapter_of(array, where)
+    if adapter.is_read_only(array):
+        raise invalid(*where, "a read-only array", "one that can be written")
+    return adapter.fill(view, array, where, as_bf16, stream)
+
+
+def parts_of(operation, fused, pair, value):
+    """{name: array} of an argument that is one array, or a tuple of the two that `pair` names."""
+    if not isinstance(value, tuple):
+        return {fused: value}
+    if len(value) != 2:
+        raise invalid(operation, fused, f"a tuple of {len(value)}", f"an array, or the pair ({pair[0]}, {pair[1]})")
+    return dict(zip(pair, value))
 
 
 def settle(arrays, device, stream):
@@ -132,7 +150,7 @@ class Buffer:
     def wrap(cls, array, where, stream=None):
         """The caller's own memory: any contiguous array; size, device and alignment are checked by the library."""
         buffer = cls(array)
-        keep = fill(buffer.view, array, where, stream=stream)
+        keep = fill_output(buffer.view, array, where, stream=stream)
         if keep is not None:
             buffer.memory = (array, keep)
         return buffer

@@ -116,6 +116,10 @@ def buffer(like, num_bytes, where):
     return memory, tensor.data + tensor.byte_offset
 
 
+def is_read_only(array):
+    return False
+
+
 def is_unordered(array):
     """Whether an array's framework orders its own streams alone: it reads results, and reuses memory, when work on another stream may still
     be going on. JAX does; CuPy's streams wait for the default stream unless they were made not to."""

@@ -29,11 +29,19 @@ def whole_number(operation, argument, value, low, high):
     """`value` as an int in [low, high]; ctypes would cut a larger one off without a word."""
     try:
         number = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError, ValueError):  # an array of several numbers has the method, and refuses
         raise invalid(operation, argument, f"{value!r} of type {type(value).__name__}", "a whole number") from None
     if not low <= number <= high:
         raise invalid(operation, argument, number, f"{low} .. {high}")
     return number
+
+
+def sequence(operation, argument, value, expected):
+    """`value` as a list; `expected` says of what."""
+    try:
+        return list(value)
+    except TypeError:
+        raise invalid(operation, argument, f"{value!r} of type {type(value).__name__}", expected) from None
 
 
 def member(operation, argument, value, kind):

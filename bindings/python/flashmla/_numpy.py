@@ -51,5 +51,9 @@ def stream(device_index):
     return 0
 
 
+def is_read_only(array):
+    return not array.flags.writeable
+
+
 def is_unordered(array):
     return False

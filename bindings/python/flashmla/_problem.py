@@ -1,13 +1,13 @@
 """Problem: what does not change between decoding steps, as keywords with the defaults of the C ABI."""
 
 import dataclasses
-import math
 
 from flashmla import _abi
 from flashmla._abi import DType, EmptyRow, KvFormat, LseBase, LseLayout
 from flashmla._errors import invalid, member, whole_number
 
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
+_FLOAT_MAX = (2 - 2**-23) * 2.0**127
 _NARROW_VALUES = (KvFormat.BF16_320, KvFormat.BF16_288)
 
 
@@ -53,9 +53,9 @@ class Problem:
         if self.scale is not None:
             try:
                 scale = float(self.scale)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise invalid("plan_create", "scale", repr(self.scale), "a finite number >= 0") from None
-            if not (math.isfinite(scale) and scale >= 0):
+            if not 0 <= scale <= _FLOAT_MAX:  # the C field would hold infinity
                 raise invalid("plan_create", "scale", scale, "a finite number >= 0")
             put("scale", scale)
 

@@ -4,15 +4,22 @@ import ctypes
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, EmptyRow, KvFormat, LseBase
-from flashmla._arrays import adapter_of, fill, parse_as_bf16, settle
-from flashmla._errors import invalid, member, whole_number
+from flashmla._arrays import adapter_of, fill, fill_output, parse_as_bf16, parts_of, settle
+from flashmla._errors import invalid, member, sequence, whole_number
 from flashmla._library import check, lib
+
+
+_OUTPUTS = ("out", "lse", "cache", "fault")
 
 
 def _fill_all(operation, args, arrays, as_bf16, stream):
     """Fills the views of `args` from {name: array or None}; returns what must stay alive during the call."""
-    present = {name: array for name, array in arrays.items() if array is not None}
-    return [fill(getattr(args, name), array, (operation, name), as_bf16, stream) for name, array in present.items()]
+    keep = []
+    for name, array in arrays.items():
+        if array is not None:
+            put = fill_output if name in _OUTPUTS else fill
+            keep.append(put(getattr(args, name), array, (operation, name), as_bf16, stream))
+    return keep
 
 
 def _stream(operation, adapter, like, stream):
@@ -67,8 +74,7 @@ def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype
     the first bad slot (see `Fault.read`). dtype: "bf16" when bfloat16 arrives as uint16. Raises flashmla.Error.
     """
     args = _abi.AppendArgs(kv_format=member("append", "kv_format", kv_format, KvFormat))
-    arrays = dict(zip(("ckv", "kpe"), kv)) if isinstance(kv, tuple) else {"kv": kv}
-    arrays |= {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
+    arrays = parts_of("append", "kv", ("ckv", "kpe"), kv) | {"slot_mapping": slot_mapping, "cache": cache, "fault": fault}
     adapter = adapter_of(cache, ("append", "cache"))
     raw = _stream("append", adapter, cache, stream)
     keep = _fill_all("append", args, arrays, parse_as_bf16("append", dtype), raw)
@@ -85,13 +91,13 @@ def copy_pages(caches, copies, *, stream=None):
     be a source too. The pairs are read before the call returns; inside stream capture they become part of the graph. Raises Error.
     """
     operation = "copy_pages"
-    caches = list(caches)
+    caches = sequence(operation, "caches", caches, "a sequence of arrays")
     if not caches:
         raise invalid(operation, "caches", "no array", "at least one")
     views = (_abi.View * len(caches))()
     adapter = adapter_of(caches[0], (operation, "caches[0]"))
     raw = _stream(operation, adapter, caches[0], stream)
-    keep = [fill(view, cache, (operation, f"caches[{i}]"), True, raw) for i, (view, cache) in enumerate(zip(views, caches))]
+    keep = [fill_output(view, cache, (operation, f"caches[{i}]"), True, raw) for i, (view, cache) in enumerate(zip(views, caches))]
     pairs = _page_copies(operation, copies)
     args = _abi.CopyPagesArgs(
         caches=ctypes.addressof(views), num_caches=len(caches), copies=ctypes.addressof(pairs), num_copies=len(pairs)
@@ -103,7 +109,7 @@ def copy_pages(caches, copies, *, stream=None):
 
 def _page_copies(operation, copies):
     pairs = []
-    for i, pair in enumerate(copies):
+    for i, pair in enumerate(sequence(operation, "copies", copies, "a sequence of pairs (source, target)")):
         try:
             source, target = pair
         except (TypeError, ValueError):

@@ -8,11 +8,14 @@ import weakref
 
 from flashmla import _abi
 from flashmla._abi import DeviceKind, DType, FaultCode, Isa, LseLayout
-from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, parse_as_bf16, settle
-from flashmla._errors import Error, invalid, member, whole_number
+from flashmla._arrays import HOST, Buffer, adapter_of, device_name, fill, fill_output, parse_as_bf16, parts_of, settle
+from flashmla._errors import Error, invalid, member, sequence, whole_number
 from flashmla._library import check, lib
 from flashmla._problem import Problem
 from flashmla._scratch import owned_scratch
+
+
+_INT32_MAX = 2**31 - 1
 
 
 class Part(typing.NamedTuple):
@@ -108,7 +111,8 @@ class DecodePlan:
 
     def parts(self, kv_len, q_tokens=None):
         """The work split for lengths on the host (a sequence of ints, or an array on the CPU): a list of `Part`."""
-        lengths = kv_len.tolist() if hasattr(kv_len, "tolist") else list(kv_len)
+        lengths = kv_len.tolist() if hasattr(kv_len, "tolist") else kv_len
+        lengths = sequence("plan_parts", "kv_len", lengths, "a sequence of lengths")
         lengths = [whole_number("plan_parts", f"kv_len[{i}]", n, -(2**31), 2**31 - 1) for i, n in enumerate(lengths)]
         q_tokens = whole_number("plan_parts", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
         values = (ctypes.c_int32 * len(lengths))(*lengths)
@@ -186,8 +190,7 @@ class DecodePlan:
                 if result is not None:
                     return result
         arrays = {"page_table": page_table, "lengths.kv_len": kv_len, "visible_len": visible_len, "sink": sink, "out": out, "lse": lse}
-        arrays |= dict(zip(("q_nope", "q_pe"), q)) if isinstance(q, tuple) else {"q": q}
-        arrays |= dict(zip(("ckv", "kpe"), cache)) if isinstance(cache, tuple) else {"cache": cache}
+        arrays |= parts_of("decode", "q", ("q_nope", "q_pe"), q) | parts_of("decode", "cache", ("ckv", "kpe"), cache)
         return self.run_arrays(arrays, schedule, workspace, stream, parse_as_bf16("decode", dtype))
 
     def run_arrays(self, arrays, schedule, workspace, stream, as_bf16):
@@ -213,7 +216,8 @@ class DecodePlan:
             if array is None or array is False:
                 continue
             view = args.lengths.kv_len if name == "lengths.kv_len" else getattr(args, name)
-            keep.append(fill(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
+            put = fill_output if name in ("out", "lse") else fill
+            keep.append(put(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
         with self.workspace_for(workspace, raw, query) as address:
             check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
         settle(arrays.values(), self.device, raw)
@@ -286,7 +290,8 @@ def _as_schedule(schedule, operation, raw):
     if isinstance(schedule, Schedule):
         return schedule
     wrapped = Schedule(schedule)
-    fill(wrapped.view, schedule, (operation, "schedule"), stream=raw)
+    put = fill_output if operation == "plan_update" else fill
+    put(wrapped.view, schedule, (operation, "schedule"), stream=raw)
     return wrapped
 
 
@@ -308,11 +313,12 @@ def raw_stream(operation, stream):
 def parse_device(operation, device):
     """(DeviceKind, index) from a name, a torch.device or such a pair."""
     if isinstance(device, tuple) and len(device) == 2:
-        return DeviceKind(device[0]), whole_number(operation, "device", device[1], 0, 2**31 - 1)
-    name, _, ordinal = str(device).partition(":")
-    if name == "cpu":
+        return member(operation, "device", device[0], DeviceKind), whole_number(operation, "device", device[1], 0, _INT32_MAX)
+    name = str(device)
+    if name in ("cpu", "cpu:0"):
         return HOST
-    if name != "cuda" or (ordinal and not ordinal.isdecimal()):
+    name, _, ordinal = name.partition(":")
+    if name != "cuda" or (ordinal and not (ordinal.isdecimal() and int(ordinal) <= _INT32_MAX)):
         raise invalid(operation, "device", repr(device), '"cpu", "cuda" or "cuda:N"')
     if ordinal:
         return DeviceKind.CUDA, int(ordinal)

@@ -5,14 +5,15 @@ import weakref
 from typing import NamedTuple
 
 from flashmla._abi import PageCopy
-from flashmla._errors import invalid, whole_number
+from flashmla._errors import invalid, sequence, whole_number
 from flashmla._library import check, lib
 
 _INT32, _INT64_MAX = 2**31, 2**63 - 1
 
 
 def _page_ids(operation, page_ids):
-    ids = [whole_number(operation, f"page_ids[{i}]", n, -_INT32, _INT32 - 1) for i, n in enumerate(page_ids)]
+    listed = sequence(operation, "page_ids", page_ids, "a sequence of page ids")
+    ids = [whole_number(operation, f"page_ids[{i}]", n, -_INT32, _INT32 - 1) for i, n in enumerate(listed)]
     return (ctypes.c_int32 * len(ids))(*ids)
 
 

@@ -61,6 +61,10 @@ def _public_raw_stream(device_index):
 stream = getattr(torch._C, "_cuda_getCurrentRawStream", _public_raw_stream)
 
 
+def is_read_only(array):
+    return False
+
+
 def is_unordered(array):
     return False
 
