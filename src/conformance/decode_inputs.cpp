@@ -49,6 +49,7 @@ flashmla_problem make_problem(DecodeCase const& c) {
   problem.lse_base = c.lse_base;
   problem.lse_layout = c.lse_layout;
   problem.empty_row = c.empty_row;
+  problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(0.0f);
   problem.max_batch = c.batch() + c.spare_batch;
   problem.max_q_tokens = c.q_tokens;
@@ -69,6 +70,7 @@ core::Problem make_core_problem(DecodeCase const& c) {
   problem.empty_row = c.empty_row;
   problem.causal = c.causal;
   problem.batch_invariant = c.batch_invariant;
+  problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(static_cast<float>(1 / std::sqrt(576.0)));
   problem.max_batch = c.batch() + c.spare_batch;
   problem.max_q_tokens = c.q_tokens;

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "core/chunks.hpp"
 #include "core/names.hpp"
 #include "core/struct_check.hpp"
 
@@ -73,13 +74,12 @@ void check_options(flashmla_problem const& problem, Problem& out) {
   out.empty_row = static_cast<flashmla_empty_row>(problem.empty_row);
   out.causal = (problem.flags & FLASHMLA_PROBLEM_CAUSAL) != 0;
   out.batch_invariant = (problem.flags & FLASHMLA_PROBLEM_BATCH_INVARIANT) != 0;
-  out.chunk_tokens = problem.chunk_tokens;
   check_range("chunk_tokens", problem.chunk_tokens, 0, kInt32Max, "tokens");
   if (!out.batch_invariant && problem.chunk_tokens != 0)
     invalid("chunk_tokens", std::to_string(problem.chunk_tokens), "0 (it has a meaning with FLASHMLA_PROBLEM_BATCH_INVARIANT only)");
-  if (out.batch_invariant)
-    unsupported("flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT",
-                "the same problem without it (the same call gives the same bits, whatever the flags)");
+  if (problem.chunk_tokens % kChunkUnit != 0)
+    invalid("chunk_tokens", std::to_string(problem.chunk_tokens), "a multiple of " + std::to_string(kChunkUnit));
+  if (out.batch_invariant) out.chunk_tokens = problem.chunk_tokens == 0 ? default_chunk_tokens(out.h_q) : problem.chunk_tokens;
 }
 
 void check_scale(flashmla_problem const& problem, Problem& out) {

@@ -19,7 +19,7 @@ struct Problem {
   flashmla_empty_row empty_row = FLASHMLA_EMPTY_LSE_PLUS_INF;
   bool causal = false;
   bool batch_invariant = false;
-  int32_t chunk_tokens = 0;
+  int32_t chunk_tokens = 0;  // a multiple of 64 with batch_invariant, else 0
   float scale = 0;
   int32_t topk = 0;
   int32_t extra_topk = 0;

@@ -28,7 +28,6 @@ void check_supported(core::Problem const& problem) {
   if (problem.topk != 0) core::fail_unsupported(kMake, "topk", std::to_string(problem.topk), "0 (dense attention over the page table)");
   if (problem.extra_format != nullptr)
     core::fail_unsupported(kMake, "extra_kv_format", problem.extra_format->name, "no extra cache (attend to each, then flashmla_merge)");
-  if (problem.batch_invariant) core::fail_unsupported(kMake, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", "the same problem without it");
 }
 
 std::shared_ptr<ThreadPool> pool_of(char const* operation, int32_t threads) {

@@ -74,7 +74,7 @@ void DecodePlan::fault(void* workspace, flashmla_stream /*stream*/, flashmla_fau
 std::string DecodePlan::describe() const {
   return std::string(row_.name) + ": " + std::to_string(pool_->size()) + " threads, row tiles of " + std::to_string(shape_.tile_rows) +
          " rows, token tiles of " + std::to_string(shape_.tile_tokens) + " tokens, workspace " + std::to_string(workspace_bytes()) +
-         " bytes";
+         " bytes" + (problem_.batch_invariant ? ", batch-invariant chunks of " + std::to_string(problem_.chunk_tokens) + " tokens" : "");
 }
 
 }  // namespace flashmla::cpu

@@ -84,6 +84,12 @@ std::vector<BadProblem> bad_problems() {
       p.scale = value;
     };
   };
+  auto const invariant = [](int32_t chunk_tokens) {
+    return [chunk_tokens](P& p) {
+      p.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT;
+      p.chunk_tokens = chunk_tokens;
+    };
+  };
   return {
       {kInvalid, "struct_size", "got 0", [](P& p) { p.struct_size = 0; }},
       {kInvalid, "struct_size", "got 92, expected 104", [](P& p) { p.struct_size = 92; }},
@@ -108,7 +114,8 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "lse_layout", "got -1", [](P& p) { p.lse_layout = -1; }},
       {kInvalid, "empty_row", "got 9", [](P& p) { p.empty_row = 9; }},
       {kInvalid, "chunk_tokens", "got 512, expected 0", [](P& p) { p.chunk_tokens = 512; }},
-      {kUnsupported, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", [](P& p) { p.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT; }},
+      {kInvalid, "chunk_tokens", "got 100, expected a multiple of 64", invariant(100)},
+      {kInvalid, "chunk_tokens", "got -64", invariant(-64)},
       {kInvalid, "scale", "got 0.5, expected 0 without", [](P& p) { p.scale = 0.5f; }},
       {kInvalid, "scale", "got -1", scale(-1)},
       {kInvalid, "scale", "got inf", scale(std::numeric_limits<float>::infinity())},
@@ -128,6 +135,18 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "max_kv_len", "at most 2147483647", [](P& p) { p.max_kv_len = int64_t{1} << 31; }},
       {kInvalid, "max_total_kv_tokens", "got -9", [](P& p) { p.max_total_kv_tokens = -9; }},
   };
+}
+
+TEST(Problem, ChunksHaveADefaultByHeads) {
+  flashmla_problem problem = good_problem();
+  EXPECT_EQ(validate(problem).chunk_tokens, 0);
+  problem.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT;
+  for (auto const& [h_q, chunk] : {std::pair{1, 1024}, {32, 1024}, {33, 4096}, {128, 4096}}) {
+    problem.h_q = h_q;
+    EXPECT_EQ(validate(problem).chunk_tokens, chunk) << h_q;
+  }
+  problem.chunk_tokens = 512;
+  EXPECT_EQ(validate(problem).chunk_tokens, 512);
 }
 
 TEST(Problem, BadValuesAreNamed) {
