@@ -52,7 +52,7 @@ std::vector<core::KernelRow> kernel_rows() {
   for (IsaRow const& row : kTable) {
     std::string reason = why_not_usable(row.isa);
     bool const usable = reason.empty();
-    rows.push_back({row.name, row.serves, usable, std::move(reason), row.isa});
+    rows.push_back({row.name, row.serves, usable, std::move(reason), row.isa, is_compiled(row.isa)});
   }
   return rows;
 }
