@@ -150,15 +150,32 @@ typedef struct flashmla_problem {
 
 /* Where and how a plan runs. */
 typedef struct flashmla_target {
+/* A task of the CPU backend. It never throws. */
+typedef void (*flashmla_task)(void* task_context, int32_t index);
+/* Calls task(task_context, i) once for each i in [0, count), on any threads and in any order, and returns when these calls
+ * have returned. Several threads may call it at a time, if they run plans at a time. */
+typedef void (*flashmla_parallel_for)(void* context, int32_t count, flashmla_task task, void* task_context);
+
+/* The caller's own threads, in place of a pool of the library. Tasks do not wait for each other, so that any number of threads will
+ * do, the calling one alone too. What parallel_for leaves out, the thread that called run does; but no task may be called after
+ * parallel_for has returned. A C++ exception that leaves it makes run fail with FLASHMLA_INVALID_ARGUMENT. */
+typedef struct flashmla_executor {
+  uint32_t struct_size;
+  uint32_t flags;
+  flashmla_parallel_for parallel_for; /* required */
+  void* context;                      /* its first argument; must outlive the plan */
+} flashmla_executor;
+
   uint32_t struct_size;
   uint32_t flags;
   flashmla_device device;
   int32_t isa;         /* flashmla_isa; CPU only */
-  int32_t num_threads; /* CPU only; default: every core this process may use */
+  int32_t num_threads; /* CPU only: threads that work is cut for; default: every core this process may use */
   int32_t num_sms;     /* CUDA only: use at most so many multiprocessors; default all */
   int32_t reserved;
 } flashmla_target;
 
+  flashmla_executor const* executor; /* CPU only; read by plan_create. Default: a pool of num_threads of the library */
 /* The lengths of one step; on the plan's device. */
 typedef struct flashmla_lengths {
   uint32_t struct_size;

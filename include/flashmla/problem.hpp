@@ -57,6 +57,14 @@ struct Target : flashmla_target {
 struct Lengths : flashmla_lengths {
   Lengths() noexcept : flashmla_lengths{} { struct_size = sizeof(flashmla_lengths); }
   explicit Lengths(View const& kv_len_view, int32_t q_tokens_each = 1) noexcept : Lengths() {
+
+  /// CPU only: the caller's own threads, see executor.hpp; `threads` is what work is cut for. The struct is read by
+  /// DecodePlan::make, what its context points to must outlive the plan.
+  Target& set_executor(flashmla_executor const& callers, int32_t threads) noexcept {
+    executor = &callers;
+    num_threads = threads;
+    return *this;
+  }
     kv_len = kv_len_view;
     q_tokens = q_tokens_each;
   }

@@ -2,6 +2,7 @@
 #include "core/problem.hpp"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <string>
 
@@ -122,6 +123,14 @@ void check_maxima(flashmla_problem const& problem, Problem& out) {
                 "; rows are counted in 32 bits)");
 }
 
+flashmla_executor checked_executor(flashmla_executor const& executor, bool is_cpu) {
+  if (!is_cpu) invalid("executor", "one", "none (threads are the CPU's)");
+  check_struct_size(kOperation, "flashmla_executor", executor);
+  check_flags(kOperation, executor.flags, 0);
+  if (executor.parallel_for == nullptr) invalid("executor.parallel_for", "null", "a flashmla_parallel_for");
+  return executor;
+}
+
 }  // namespace
 
 Problem validate(flashmla_problem const& problem) {
@@ -141,8 +150,8 @@ Problem validate(flashmla_problem const& problem) {
   return out;
 }
 
-Target validate(flashmla_target const& target) {
-  check_struct_size(kOperation, "flashmla_target", target);
+Target validate(flashmla_target const& given) {
+  flashmla_target const target = known_prefix(kOperation, "flashmla_target", given, offsetof(flashmla_target, executor));
   check_flags(kOperation, target.flags, 0);
   check_reserved(kOperation, target.reserved);
   bool const is_cpu = target.device.kind == FLASHMLA_CPU;
@@ -157,6 +166,7 @@ Target validate(flashmla_target const& target) {
   out.isa = static_cast<flashmla_isa>(target.isa);
   out.num_threads = target.num_threads;
   out.num_sms = target.num_sms;
+  if (target.executor != nullptr) out.executor = checked_executor(*target.executor, is_cpu);
   return out;
 }
 

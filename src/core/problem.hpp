@@ -34,12 +34,13 @@ struct Problem {
 struct Target {
   flashmla_device device{};
   flashmla_isa isa = FLASHMLA_ISA_AUTO;
-  int32_t num_threads = 0;  // 0: every core this process may use
-  int32_t num_sms = 0;      // 0: all
+  int32_t num_threads = 0;       // 0: every core this process may use
+  int32_t num_sms = 0;           // 0: all
+  flashmla_executor executor{};  // without parallel_for: the backend's own threads
 };
 
 /// Checks values that no backend could accept; throws Error(FLASHMLA_INVALID_ARGUMENT). Whether a backend has it built
-/// is the backend's question.
+/// is the backend's question. A target may be as short as its first version, which had no executor.
 Problem validate(flashmla_problem const& problem);
 Target validate(flashmla_target const& target);
 

@@ -107,7 +107,9 @@ class Backend final : public core::Backend {
     check_supported(problem);
     IsaRow const& row = choose_isa(target.isa);
     int32_t const threads = target.num_threads > 0 ? target.num_threads : usable_cores();
-    return std::make_unique<DecodePlan>(problem, row, pool_of(kMake, threads));
+    bool const has_executor = target.executor.parallel_for != nullptr;
+    return std::make_unique<DecodePlan>(problem, row,
+                                        has_executor ? Executor(target.executor, threads) : Executor(pool_of(kMake, threads)));
   }
 
   void merge(core::MergeCall const& call, flashmla_stream /*stream*/) const override {

@@ -179,6 +179,36 @@ TEST(Problem, AStructOfALaterVersionIsAcceptedWhenItsNewFieldsAreZero) {
 }
 
 struct BadTarget {
+TEST(Target, MayBeOfTheFirstVersion) {
+  flashmla_target target = good_target();
+  target.num_threads = 3;
+  target.struct_size = offsetof(flashmla_target, executor);
+  target.executor = reinterpret_cast<flashmla_executor const*>(1);  // belongs to somebody else: not to be read
+  EXPECT_EQ(validate(target).num_threads, 3);
+  EXPECT_EQ(validate(target).executor.parallel_for, nullptr);
+}
+
+TEST(Target, KeepsTheExecutor) {
+  flashmla_executor executor{};
+  executor.struct_size = sizeof executor;
+  executor.context = &executor;
+  executor.parallel_for = [](void*, int32_t, flashmla_task, void*) {};
+  flashmla_target target = good_target();
+  target.executor = &executor;
+  EXPECT_EQ(validate(target).executor.parallel_for, executor.parallel_for);
+  EXPECT_EQ(validate(target).executor.context, &executor);
+  executor.flags = 2;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "flags", "unknown flag 2"}, [&] { validate(target); });
+  executor.flags = 0;
+  executor.struct_size = 0;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "struct_size", "flashmla_executor"}, [&] { validate(target); });
+  executor.struct_size = sizeof executor;
+  executor.parallel_for = nullptr;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor.parallel_for", "got null"}, [&] { validate(target); });
+  target.device.kind = FLASHMLA_CUDA;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor", "expected none"}, [&] { validate(target); });
+}
+
   char const* argument;
   flashmla_device_kind kind;
   std::function<void(flashmla_target&)> spoil;

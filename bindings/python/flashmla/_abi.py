@@ -132,9 +132,17 @@ class Problem(_Sized):
 
 
 class Target(_Sized):
+TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _i32)
+PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _i32, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Executor(_Sized):
+    _fields_ = [("struct_size", _u32), ("flags", _u32), ("parallel_for", PARALLEL_FOR), ("context", ctypes.c_void_p)]
+
+
     _fields_ = [
         ("struct_size", _u32), ("flags", _u32), ("device", Device), ("isa", _i32), ("num_threads", _i32), ("num_sms", _i32),
-        ("reserved", _i32),
+        ("reserved", _i32), ("executor", ctypes.c_void_p),
     ]  # fmt: skip
 
 
