@@ -102,9 +102,9 @@ Outcome check_invariance(DecodeCase const& c, Bench const& bench) { return Invar
 std::vector<DecodeCase> invariance_cases(Tier tier) {
   std::vector<DecodeCase> cases;
   auto const add = [&](std::string const& name, int32_t h_q, int32_t batch, int32_t longest, auto const& change) {
-    for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576}) {
+    for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576, FLASHMLA_KV_FP32_576}) {
       DecodeCase c;
-      c.name = name + (format == FLASHMLA_KV_FP16_576 ? ".fp16" : "");
+      c.name = name + (format == FLASHMLA_KV_BF16_576 ? "" : format == FLASHMLA_KV_FP16_576 ? ".fp16" : ".fp32");
       c.format = format;
       c.h_q = h_q;
       c.batch_invariant = true;

@@ -1,5 +1,5 @@
 // Our own cases of dense decode: one option at a time on a small call, then sweeps over sizes, then calls as engines
-// make them. Each list returns cases in BF16; FP16 twins are made at the end.
+// make them. Each list returns cases in BF16; FP16 and FP32 twins are made at the end, FP32 but for the largest cache.
 #include <climits>
 #include <numeric>
 
@@ -238,7 +238,10 @@ void append(Cases& cases, char const* prefix, Cases more) {
     cases.push_back(c);
     c.name += ".fp16";
     c.format = FLASHMLA_KV_FP16_576;
-    cases.push_back(std::move(c));
+    cases.push_back(c);
+    c.name.replace(c.name.size() - 2, 2, "32");
+    c.format = FLASHMLA_KV_FP32_576;
+    if (c.low_pages == 0) cases.push_back(std::move(c));
   }
 }
 

@@ -57,7 +57,7 @@ void check_heads(flashmla_problem const& problem, Problem& out) {
 
 void check_dtypes(flashmla_problem const& problem, Problem& out) {
   int32_t const q = problem.q_dtype == FLASHMLA_DTYPE_NONE ? out.format->dtype : problem.q_dtype;
-  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16) invalid("q_dtype", dtype_name(q), "BF16 or FP16");
+  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16 && q != FLASHMLA_FP32) invalid("q_dtype", dtype_name(q), "BF16, FP16 or FP32");
   if (q != out.format->dtype)
     unsupported("q_dtype", dtype_name(q), std::string(dtype_name(out.format->dtype)) + " (that of the cache, " + out.format->name + ")");
   int32_t const o = problem.out_dtype == FLASHMLA_DTYPE_NONE ? q : problem.out_dtype;

@@ -21,7 +21,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Queries of a problem with scale 0: the scores are 0 whatever the keys, and masking still works.
-constexpr uint16_t kZeroQuery[1024] = {};
+constexpr float kZeroQuery[512] = {};  // or as many numbers of 16 bits
 
 int32_t request_length(RunContext const& run, int32_t request) {
   return core::clamp_length(run.call.kv_len[request],
@@ -87,14 +87,14 @@ PartialRows node_rows(RunContext const& run, WorkerMemory const& memory, int32_t
 
 PagedKeys paged_keys(RunContext const& run, int32_t request, int32_t kv_head) {
   core::DecodeCall const& call = run.call;
-  constexpr int64_t kBytes = 2;
+  int64_t const elem_bytes = static_cast<int64_t>(core::dtype_bytes(run.problem.format->dtype));
   PagedKeys keys{};
-  keys.latent = static_cast<char const*>(call.ckv) + kv_head * call.ckv_head_stride * kBytes;
-  keys.rope = static_cast<char const*>(call.kpe) + kv_head * call.kpe_head_stride * kBytes;
-  keys.latent_page_bytes = call.ckv_page_stride * kBytes;
-  keys.latent_token_bytes = call.ckv_token_stride * kBytes;
-  keys.rope_page_bytes = call.kpe_page_stride * kBytes;
-  keys.rope_token_bytes = call.kpe_token_stride * kBytes;
+  keys.latent = static_cast<char const*>(call.ckv) + kv_head * call.ckv_head_stride * elem_bytes;
+  keys.rope = static_cast<char const*>(call.kpe) + kv_head * call.kpe_head_stride * elem_bytes;
+  keys.latent_page_bytes = call.ckv_page_stride * elem_bytes;
+  keys.latent_token_bytes = call.ckv_token_stride * elem_bytes;
+  keys.rope_page_bytes = call.kpe_page_stride * elem_bytes;
+  keys.rope_token_bytes = call.kpe_token_stride * elem_bytes;
   keys.page_table = call.page_table + request * call.page_table_stride;
   keys.num_pages = call.num_pages;
   keys.page_tokens = run.problem.page_tokens;
@@ -107,14 +107,15 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
   RowRange const range = tile_row_range(run, part.row_tile);
   int32_t const heads_per_kv = run.problem.h_q / run.problem.h_kv;
   bool const no_scale = run.problem.scale == 0;
+  size_t const bytes = core::dtype_bytes(run.problem.q_dtype);
   int32_t count = 0;
   for (int32_t row = range.first; row < range.last; ++row) {
     int32_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
     if (head / heads_per_kv != kv_head) continue;
     memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery)
-                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, 2);
-    memory.q_pe[count] =
-        no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, 2);
+                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, bytes);
+    memory.q_pe[count] = no_scale ? static_cast<void const*>(kZeroQuery)
+                                  : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, bytes);
     memory.row_idx[count] = row;
     memory.limit[count] = visible(run, part.request, kv_len, q_idx);
     ++count;

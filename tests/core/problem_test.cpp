@@ -106,7 +106,8 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "kv_format", "got 77", [](P& p) { p.kv_format = 77; }},
       {kUnsupported, "kv_format", "got FP8_V32_656, expected BF16_576 or FP16_576", [](P& p) { p.kv_format = FLASHMLA_KV_FP8_V32_656; }},
       {kInvalid, "page_tokens", "got -64", [](P& p) { p.page_tokens = -64; }},
-      {kInvalid, "q_dtype", "got FP32, expected BF16 or FP16", [](P& p) { p.q_dtype = FLASHMLA_FP32; }},
+      {kInvalid, "q_dtype", "got FP64, expected BF16, FP16 or FP32", [](P& p) { p.q_dtype = FLASHMLA_FP64; }},
+      {kUnsupported, "q_dtype", "got FP32, expected BF16", [](P& p) { p.q_dtype = FLASHMLA_FP32; }},
       {kUnsupported, "q_dtype", "got FP16, expected BF16", [](P& p) { p.q_dtype = FLASHMLA_FP16; }},
       {kInvalid, "out_dtype", "got INT8", [](P& p) { p.out_dtype = FLASHMLA_INT8; }},
       {kInvalid, "out_dtype", "got ?", [](P& p) { p.out_dtype = 55; }},
@@ -178,7 +179,6 @@ TEST(Problem, AStructOfALaterVersionIsAcceptedWhenItsNewFieldsAreZero) {
   expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "struct_size", "later version"}, [&] { validate(grown.problem); });
 }
 
-struct BadTarget {
 TEST(Target, MayBeOfTheFirstVersion) {
   flashmla_target target = good_target();
   target.num_threads = 3;
@@ -209,6 +209,7 @@ TEST(Target, KeepsTheExecutor) {
   expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor", "expected none"}, [&] { validate(target); });
 }
 
+struct BadTarget {
   char const* argument;
   flashmla_device_kind kind;
   std::function<void(flashmla_target&)> spoil;

@@ -13,7 +13,7 @@ namespace flashmla::cpu {
 
 struct Avx2 {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
-  static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12;
+  static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12, kNarrowRowsFp32 = 8;
 
   struct Rows {
     __m256 low, high;

@@ -20,6 +20,7 @@ namespace flashmla::cpu {
 struct Avx512f {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 13, kNarrowRowsFp16 = 12;
+  static constexpr int kNarrowRowsFp32 = 12;  // not measured: as FP16
 
   using Rows = __m512;
 

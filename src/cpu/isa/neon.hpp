@@ -11,7 +11,7 @@ namespace flashmla::cpu {
 
 struct Neon {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
-  static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8;  // not measured: no AArch64 machine at hand
+  static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8, kNarrowRowsFp32 = 8;  // not measured: no AArch64 machine at hand
 
   struct Rows {
     float32x4_t part[4];

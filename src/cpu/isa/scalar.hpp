@@ -22,7 +22,7 @@ struct FmaOperands {
 struct Scalar {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   /// Most rows for which the narrow kernel wins; tests/cpu/narrow_or_wide.cpp measures it, docs/perf has the figures.
-  static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10;
+  static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10, kNarrowRowsFp32 = 10;
 
   typedef float Quad __attribute__((vector_size(16)));
   typedef uint32_t Words __attribute__((vector_size(16)));
