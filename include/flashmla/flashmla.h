@@ -76,7 +76,8 @@ typedef enum flashmla_kv_format {
   FLASHMLA_KV_FP4_V41_288_INTERLEAVED = 10,
   FLASHMLA_KV_BF16_512 = 11,
   FLASHMLA_KV_BF16_320 = 12,
-  FLASHMLA_KV_BF16_288 = 13
+  FLASHMLA_KV_BF16_288 = 13,
+  FLASHMLA_KV_FP32_576 = 14 /* as BF16_576; CPU only */
 } flashmla_kv_format;
 
 typedef enum flashmla_lse_base { FLASHMLA_LSE_NATURAL = 0, FLASHMLA_LSE_BASE_2 = 1 } flashmla_lse_base;
@@ -121,7 +122,7 @@ typedef struct flashmla_view {
 enum {
   FLASHMLA_PROBLEM_CAUSAL = 1u << 0,         /* bottom-right: q token i of s_q sees keys < kv_len - s_q + i + 1 */
   FLASHMLA_PROBLEM_HAS_SCALE = 1u << 1,      /* `scale` is set (zero is legal) */
-  FLASHMLA_PROBLEM_BATCH_INVARIANT = 1u << 2 /* a row's bits do not depend on its batch mates */
+  FLASHMLA_PROBLEM_BATCH_INVARIANT = 1u << 2 /* a row's bits depend neither on its batch mates nor on threads or the schedule; CPU only */
 };
 typedef struct flashmla_problem {
   uint32_t struct_size;
@@ -130,12 +131,13 @@ typedef struct flashmla_problem {
   int32_t h_kv;         /* KV heads; default 1; divides h_q */
   int32_t kv_format;    /* flashmla_kv_format; required */
   int32_t page_tokens;  /* tokens a page; default 64 */
-  int32_t q_dtype;      /* BF16 or FP16; default: that of kv_format */
+  int32_t q_dtype;      /* BF16, FP16 or FP32; default: that of kv_format */
   int32_t out_dtype;    /* BF16, FP16 or FP32 (partial results that will be merged); default: q_dtype */
   int32_t lse_base;     /* flashmla_lse_base */
   int32_t lse_layout;   /* flashmla_lse_layout */
   int32_t empty_row;    /* flashmla_empty_row */
-  int32_t chunk_tokens; /* split size with BATCH_INVARIANT; 0 lets the library choose */
+  int32_t chunk_tokens; /* split size with BATCH_INVARIANT, a multiple of 64; default: 1024 up to 32 heads, else 4096. Requests of
+                           more than 256 chunks have longer ones */
   float scale;          /* softmax scale, finite and >= 0; default qk_dim ** -0.5 */
   int32_t topk;         /* token-sparse attention: indices a query token; 0 = dense */
   int32_t extra_kv_format;
@@ -148,15 +150,32 @@ typedef struct flashmla_problem {
   int64_t max_total_kv_tokens; /* sum over a batch; a hint */
 } flashmla_problem;
 
+/* A task of the CPU backend. It never throws. */
+typedef void (*flashmla_task)(void* task_context, int32_t index);
+/* Calls task(task_context, i) once for each i in [0, count), on any threads and in any order, and returns when these calls
+ * have returned. Several threads may call it at a time, if they run plans at a time. */
+typedef void (*flashmla_parallel_for)(void* context, int32_t count, flashmla_task task, void* task_context);
+
+/* The caller's own threads, in place of a pool of the library. Tasks do not wait for each other, so that any number of threads will
+ * do, the calling one alone too. What parallel_for leaves out, the thread that called run does; but no task may be called after
+ * parallel_for has returned. A C++ exception that leaves it makes run fail with FLASHMLA_INVALID_ARGUMENT. */
+typedef struct flashmla_executor {
+  uint32_t struct_size;
+  uint32_t flags;
+  flashmla_parallel_for parallel_for; /* required */
+  void* context;                      /* its first argument; must outlive the plan */
+} flashmla_executor;
+
 /* Where and how a plan runs. */
 typedef struct flashmla_target {
   uint32_t struct_size;
   uint32_t flags;
   flashmla_device device;
   int32_t isa;         /* flashmla_isa; CPU only */
-  int32_t num_threads; /* CPU only; default: every core this process may use */
+  int32_t num_threads; /* CPU only: threads that work is cut for; default: every core this process may use */
   int32_t num_sms;     /* CUDA only: use at most so many multiprocessors; default all */
   int32_t reserved;
+  flashmla_executor const* executor; /* CPU only; read by plan_create. Default: a pool of num_threads of the library */
 } flashmla_target;
 
 /* The lengths of one step; on the plan's device. */

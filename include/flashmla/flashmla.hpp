@@ -9,6 +9,7 @@
 
 #include <flashmla/decode_plan.hpp>
 #include <flashmla/error.hpp>
+#include <flashmla/executor.hpp>
 #include <flashmla/host_buffer.hpp>
 #include <flashmla/info.hpp>
 #include <flashmla/ops.hpp>

@@ -11,7 +11,7 @@
 namespace flashmla {
 
 using KvFormat = flashmla_kv_format;
-inline constexpr KvFormat kKvBf16_576 = FLASHMLA_KV_BF16_576, kKvFp16_576 = FLASHMLA_KV_FP16_576;
+inline constexpr KvFormat kKvBf16_576 = FLASHMLA_KV_BF16_576, kKvFp16_576 = FLASHMLA_KV_FP16_576, kKvFp32_576 = FLASHMLA_KV_FP32_576;
 
 /// What does not change between steps.
 ///
@@ -32,6 +32,12 @@ struct Problem : flashmla_problem {
 
   /// Query token i of s_q sees the keys before kv_len - s_q + i + 1.
   Problem& set_causal(bool on = true) noexcept { return set_flag(FLASHMLA_PROBLEM_CAUSAL, on); }
+  /// A row's bits depend neither on its batch mates nor on threads or the schedule. `chunk` tokens, a multiple of 64, are computed
+  /// at a time; 0 lets the library choose.
+  Problem& set_batch_invariant(int32_t chunk = 0) noexcept {
+    chunk_tokens = chunk;
+    return set_flag(FLASHMLA_PROBLEM_BATCH_INVARIANT, true);
+  }
   /// Softmax scale, finite and >= 0; without a call it is qk_dim ** -0.5.
   Problem& set_scale(float value) noexcept {
     scale = value;
@@ -50,6 +56,14 @@ struct Target : flashmla_target {
   explicit Target(Device where = kCpu) noexcept : flashmla_target{} {
     struct_size = sizeof(flashmla_target);
     device = where;
+  }
+
+  /// CPU only: the caller's own threads, see executor.hpp; `threads` is what work is cut for. The struct is read by
+  /// DecodePlan::make, what its context points to must outlive the plan.
+  Target& set_executor(flashmla_executor const& callers, int32_t threads) noexcept {
+    executor = &callers;
+    num_threads = threads;
+    return *this;
   }
 };
 

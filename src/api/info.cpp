@@ -64,7 +64,7 @@ std::string make_build_info() {
     std::string seen = " ";
     for (core::KernelRow const& row : backend->kernels()) {
       std::string const name = std::string(core::isa_name(row.isa)) + " ";
-      if (row.isa != FLASHMLA_ISA_AUTO && seen.find(" " + name) == std::string::npos) seen += name;
+      if (row.built && row.isa != FLASHMLA_ISA_AUTO && seen.find(" " + name) == std::string::npos) seen += name;
     }
     text += seen.substr(0, seen.size() - 1);
   }

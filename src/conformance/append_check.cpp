@@ -7,6 +7,7 @@
 #include "conformance/compare.hpp"
 #include "conformance/noise.hpp"
 #include "core/calls.hpp"
+#include "core/names.hpp"
 #include "reference/append.hpp"
 
 namespace flashmla::conformance {
@@ -18,8 +19,11 @@ constexpr int64_t kLatent = 512, kRope = 64, kQkDim = 576;
 struct AppendInputs {
   AppendInputs(AppendCase const& c, DeviceMemory& memory);
   [[nodiscard]] flashmla_append_args args(AppendCase const& c, flashmla_device device) const;
-  core::AppendCall reference_call(AppendCase const& c, uint16_t* cache) const;
+  core::AppendCall reference_call(AppendCase const& c, void* cache) const;
+  /// Element `index` of a tensor of tokens.
+  [[nodiscard]] void* element(void* base, int64_t index) const { return static_cast<char*>(base) + index * static_cast<int64_t>(bytes); }
 
+  size_t bytes;  // of an element
   int64_t source_stride, rope_stride, page_stride;
   Buffer source;  // [tokens, qk_dim] or [tokens, latent]
   Buffer rope;    // [tokens, rope] of a pair
@@ -27,13 +31,14 @@ struct AppendInputs {
 };
 
 AppendInputs::AppendInputs(AppendCase const& c, DeviceMemory& memory)
-    : source_stride((c.pair ? kLatent : kQkDim) + (c.padded_source ? 40 : 0)),
+    : bytes(core::dtype_bytes(core::find_kv_format(c.format)->dtype)),
+      source_stride((c.pair ? kLatent : kQkDim) + (c.padded_source ? 40 : 0)),
       rope_stride(kRope + (c.padded_source ? 8 : 0)),
       page_stride(c.page_tokens * kQkDim + (c.padded_pages ? 64 : 0)),
-      source(memory, static_cast<size_t>(c.tokens * source_stride) * 2),
-      rope(memory, static_cast<size_t>(c.pair ? c.tokens * rope_stride : 0) * 2),
+      source(memory, static_cast<size_t>(c.tokens * source_stride) * bytes),
+      rope(memory, static_cast<size_t>(c.pair ? c.tokens * rope_stride : 0) * bytes),
       slots(memory, static_cast<size_t>(c.tokens) * sizeof(int64_t)),
-      cache(memory, static_cast<size_t>(c.num_pages * page_stride) * 2),
+      cache(memory, static_cast<size_t>(c.num_pages * page_stride) * bytes),
       fault(memory, sizeof(flashmla_fault)) {
   Random random(seed_of(c.name.c_str()));
   flashmla_dtype const dtype = core::find_kv_format(c.format)->dtype;
@@ -41,8 +46,8 @@ AppendInputs::AppendInputs(AppendCase const& c, DeviceMemory& memory)
   std::iota(free_slots.begin(), free_slots.end(), 0);
   random.shuffle(free_slots);
   for (int64_t token = 0; token < c.tokens; ++token) {
-    fill_noise(random, dtype, 1, source.host<uint16_t>() + token * source_stride, c.pair ? kLatent : kQkDim);
-    if (c.pair) fill_noise(random, dtype, 1, rope.host<uint16_t>() + token * rope_stride, kRope);
+    fill_noise(random, dtype, 1, element(source.host<void>(), token * source_stride), c.pair ? kLatent : kQkDim);
+    if (c.pair) fill_noise(random, dtype, 1, element(rope.host<void>(), token * rope_stride), kRope);
     int64_t& slot = slots.host<int64_t>()[token];
     slot = c.skips && token % 3 == 0 ? -1 : free_slots[static_cast<size_t>(token)];
     if (token % 2 == 1 && static_cast<size_t>(token / 2) < c.bad_slots.size()) slot = c.bad_slots[static_cast<size_t>(token / 2)];
@@ -65,12 +70,12 @@ flashmla_append_args AppendInputs::args(AppendCase const& c, flashmla_device dev
   return args;
 }
 
-core::AppendCall AppendInputs::reference_call(AppendCase const& c, uint16_t* target) const {
+core::AppendCall AppendInputs::reference_call(AppendCase const& c, void* target) const {
   core::AppendCall call;
   call.format = core::find_kv_format(c.format);
   call.tokens = c.tokens;
   call.ckv = source.host<void>();
-  call.kpe = c.pair ? rope.host<void>() : source.host<uint16_t>() + kLatent;
+  call.kpe = c.pair ? rope.host<void>() : element(source.host<void>(), kLatent);
   call.ckv_token_stride = source_stride;
   call.kpe_token_stride = c.pair ? rope_stride : source_stride;
   call.slot_mapping = slots.host<int64_t>();
@@ -84,7 +89,7 @@ core::AppendCall AppendInputs::reference_call(AppendCase const& c, uint16_t* tar
 Outcome check_append(AppendCase const& c, Bench const& bench) {
   AppendInputs inputs(c, bench.memory);
   flashmla_append_args const args = inputs.args(c, bench.memory.device());
-  std::vector<uint16_t> expected(inputs.cache.bytes() / 2, 0xffff);
+  std::vector<std::byte> expected(inputs.cache.bytes(), std::byte{0xff});
   std::vector<flashmla_fault> const faults = reference::append(inputs.reference_call(c, expected.data()));
 
   if (auto const status = flashmla_append(&args, bench.memory.stream()); status != FLASHMLA_OK) return refused("append", status);
@@ -92,9 +97,9 @@ Outcome check_append(AppendCase const& c, Bench const& bench) {
   inputs.fault.download();
   if (!inputs.cache.guards_intact() || !inputs.fault.guards_intact())
     return failed("written outside the views: memory around the cache or the fault record");
-  int64_t const at = first_difference(std::as_bytes(std::span(expected)), {inputs.cache.host(), inputs.cache.bytes()});
+  int64_t const at = first_difference(expected, {inputs.cache.host(), inputs.cache.bytes()});
   if (at >= 0) {
-    int64_t const elem = at / 2, page = elem / inputs.page_stride, inside = elem % inputs.page_stride;
+    int64_t const elem = at / static_cast<int64_t>(inputs.bytes), page = elem / inputs.page_stride, inside = elem % inputs.page_stride;
     return failed("cache differs at page " + std::to_string(page) + ", token " + std::to_string(inside / kQkDim) + ", number " +
                   std::to_string(inside % kQkDim));
   }
@@ -117,6 +122,9 @@ std::vector<AppendCase> append_cases(Tier tier) {
     cases.push_back(cases.back());
     cases.back().name += ".fp16";
     cases.back().format = FLASHMLA_KV_FP16_576;
+    cases.push_back(cases.back());
+    cases.back().name.replace(cases.back().name.size() - 2, 2, "32");
+    cases.back().format = FLASHMLA_KV_FP32_576;
   };
   add("plain", [](AppendCase&) {});
   add("one_token", [](AppendCase& c) { c.tokens = 1; });

@@ -24,7 +24,7 @@ struct Tolerance {
 /// For `out`, given the dtypes of q and of out; the coarser one rules. On a CPU with vdpbf16ps denormal numbers count as
 /// zero, which is far below every bound here.
 Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype);
-Tolerance lse_tolerance(flashmla_device_kind device);
+Tolerance lse_tolerance(flashmla_device_kind device, flashmla_dtype q_dtype = FLASHMLA_BF16);
 
 /// Index of the first row of `width` elements whose own relative L2 error is beyond `bound`, or -1. A row of many keys is
 /// small, so that neither the bounds on elements nor sums over the tensor see much of it.

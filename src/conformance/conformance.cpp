@@ -8,6 +8,7 @@
 #include "conformance/append_check.hpp"
 #include "conformance/copy_pages_check.hpp"
 #include "conformance/decode_check.hpp"
+#include "conformance/invariance_check.hpp"
 #include "conformance/merge_check.hpp"
 #include "conformance/page_pool_check.hpp"
 #include "core/kv_format.hpp"
@@ -65,6 +66,11 @@ std::vector<Check> checks(Tier tier) {
     std::string const name = "decode." + c.name;
     flashmla_dtype const dtype = core::find_kv_format(c.format)->dtype;
     all.push_back({name, dtype, [c = std::move(c)](Bench const& bench) { return check_decode(c, bench); }});
+  }
+  for (DecodeCase& c : invariance_cases(tier)) {
+    std::string const name = "invariance." + c.name;
+    flashmla_dtype const dtype = core::find_kv_format(c.format)->dtype;
+    all.push_back({name, dtype, [c = std::move(c)](Bench const& bench) { return check_invariance(c, bench); }});
   }
   for (MergeCase const& c : merge_cases(tier))
     all.push_back({"merge." + c.name, c.partial_dtype, [c](Bench const& bench) { return check_merge(c, bench); }});

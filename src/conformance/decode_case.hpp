@@ -42,6 +42,7 @@ struct DecodeCase {
   flashmla_dtype out_dtype = FLASHMLA_DTYPE_NONE;  // none: as q
   int32_t h_q = 16, h_kv = 1, page_tokens = 64, q_tokens = 1;
   bool causal = false, batch_invariant = false;
+  int32_t chunk_tokens = 0;  // with batch_invariant; 0: the library's choice
   std::optional<float> scale;
   flashmla_lse_base lse_base = FLASHMLA_LSE_NATURAL;
   flashmla_lse_layout lse_layout = FLASHMLA_LSE_BATCH_HEADS_TOKENS;

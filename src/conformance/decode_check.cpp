@@ -174,7 +174,8 @@ class DecodeCheck {
     Tolerance const tolerance = out_tolerance(problem_.q_dtype, problem_.out_dtype);
     Comparison const of_out = compare(out, expected_out, tolerance, out_at);
     Comparison const of_lse =
-        call.lse ? compare(lse, expected_lse, lse_tolerance(static_cast<flashmla_device_kind>(device().kind)), lse_at) : Comparison{};
+        call.lse ? compare(lse, expected_lse, lse_tolerance(static_cast<flashmla_device_kind>(device().kind), problem_.q_dtype), lse_at)
+                 : Comparison{};
     out_l2_ = of_out.relative_l2;
     lse_abs_ = of_lse.worst_abs;
     if (int64_t const row = first_bad_row(out, expected_out, width, kRowSlack * tolerance.l2); of_out.ok && row >= 0)

@@ -49,6 +49,7 @@ flashmla_problem make_problem(DecodeCase const& c) {
   problem.lse_base = c.lse_base;
   problem.lse_layout = c.lse_layout;
   problem.empty_row = c.empty_row;
+  problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(0.0f);
   problem.max_batch = c.batch() + c.spare_batch;
   problem.max_q_tokens = c.q_tokens;
@@ -69,6 +70,7 @@ core::Problem make_core_problem(DecodeCase const& c) {
   problem.empty_row = c.empty_row;
   problem.causal = c.causal;
   problem.batch_invariant = c.batch_invariant;
+  problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(static_cast<float>(1 / std::sqrt(576.0)));
   problem.max_batch = c.batch() + c.spare_batch;
   problem.max_q_tokens = c.q_tokens;
@@ -84,6 +86,10 @@ DecodeInputs::DecodeInputs(DecodeCase const& c, DeviceMemory& memory)
   make_queries(random);
   make_cache(random);
   make_outputs();
+}
+
+void* DecodeInputs::element(void* base, int64_t index) const {
+  return static_cast<char*>(base) + index * static_cast<int64_t>(reference::element_bytes(dtype_));
 }
 
 int32_t DecodeInputs::clamped(int32_t kv_len) const {
@@ -149,16 +155,17 @@ void DecodeInputs::make_queries(Random& random) {
   }
   q_pe_stride_ = pair ? core::RowStrides{tokens * heads * kRope, heads * kRope, kRope} : q_stride_;
 
-  q_ = make_buffer(memory_, q_offset_ + span_elems(q_stride_, batch, tokens, heads, width), 2);
-  if (pair) q_pe_ = make_buffer(memory_, span_elems(q_pe_stride_, batch, tokens, heads, kRope), 2);
+  size_t const bytes = reference::element_bytes(dtype_);
+  q_ = make_buffer(memory_, q_offset_ + span_elems(q_stride_, batch, tokens, heads, width), bytes);
+  if (pair) q_pe_ = make_buffer(memory_, span_elems(q_pe_stride_, batch, tokens, heads, kRope), bytes);
   for (int64_t b = 0; b < batch; ++b)
     for (int64_t t = 0; t < tokens; ++t)
       for (int64_t h = 0; h < heads; ++h) {
-        uint16_t* const row = q_.host<uint16_t>() + q_offset_ + b * q_stride_.batch + t * q_stride_.token + h * q_stride_.head;
-        fill_noise(random, dtype_, case_.q_std, row, width);
+        int64_t const row = q_offset_ + b * q_stride_.batch + t * q_stride_.token + h * q_stride_.head;
+        fill_noise(random, dtype_, case_.q_std, element(q_.host<void>(), row), width);
         if (!pair) continue;
-        uint16_t* const pe = q_pe_.host<uint16_t>() + b * q_pe_stride_.batch + t * q_pe_stride_.token + h * q_pe_stride_.head;
-        fill_noise(random, dtype_, case_.q_std, pe, kRope);
+        int64_t const pe = b * q_pe_stride_.batch + t * q_pe_stride_.token + h * q_pe_stride_.head;
+        fill_noise(random, dtype_, case_.q_std, element(q_pe_.host<void>(), pe), kRope);
       }
   q_.upload();
   if (pair) q_pe_.upload();
@@ -175,8 +182,9 @@ void DecodeInputs::make_cache(Random& random) {
   kpe_stride_ = pair ? core::RowStrides{tokens * heads * kRope + 128, heads * kRope, kRope} : ckv_stride_;
   cache_offset_ = unaligned ? 1 : 0;
 
-  ckv_ = make_buffer(memory_, cache_offset_ + span_elems(ckv_stride_, num_pages_, tokens, heads, width), 2);
-  if (pair) kpe_ = make_buffer(memory_, span_elems(kpe_stride_, num_pages_, tokens, heads, kRope), 2);
+  size_t const bytes = reference::element_bytes(dtype_);
+  ckv_ = make_buffer(memory_, cache_offset_ + span_elems(ckv_stride_, num_pages_, tokens, heads, width), bytes);
+  if (pair) kpe_ = make_buffer(memory_, span_elems(kpe_stride_, num_pages_, tokens, heads, kRope), bytes);
   for (int32_t request = 0; request < case_.batch(); ++request) {
     int32_t const kv_len = clamped(case_.kv_len[static_cast<size_t>(request)]);
     for (int32_t first = 0; first < kv_len; first += case_.page_tokens) {
@@ -196,12 +204,11 @@ void DecodeInputs::fill_page(Random& random, int32_t page, int32_t num_tokens) {
   bool const pair = case_.cache_layout == CacheLayout::kPair;
   for (int64_t token = 0; token < num_tokens; ++token)
     for (int64_t head = 0; head < case_.h_kv; ++head) {
-      uint16_t* const ckv =
-          ckv_.host<uint16_t>() + cache_offset_ + page * ckv_stride_.batch + token * ckv_stride_.token + head * ckv_stride_.head;
-      copy_noise(random, dtype_, ckv, pair ? kLatent : kQkDim);
+      int64_t const ckv = cache_offset_ + page * ckv_stride_.batch + token * ckv_stride_.token + head * ckv_stride_.head;
+      copy_noise(random, dtype_, element(ckv_.host<void>(), ckv), pair ? kLatent : kQkDim);
       if (!pair) continue;
-      copy_noise(random, dtype_, kpe_.host<uint16_t>() + page * kpe_stride_.batch + token * kpe_stride_.token + head * kpe_stride_.head,
-                 kRope);
+      int64_t const kpe = page * kpe_stride_.batch + token * kpe_stride_.token + head * kpe_stride_.head;
+      copy_noise(random, dtype_, element(kpe_.host<void>(), kpe), kRope);
     }
 }
 
@@ -269,12 +276,12 @@ core::DecodeCall DecodeInputs::call(bool on_host) const {
   call.q_tokens = case_.q_tokens;
   call.q_fused = case_.q_layout != QLayout::kPair;
   call.cache_fused = case_.cache_layout != CacheLayout::kPair;
-  call.q_nope = static_cast<uint16_t*>(at(q_)) + q_offset_;
-  call.q_pe = call.q_fused ? static_cast<uint16_t const*>(call.q_nope) + kLatent : at(q_pe_);
+  call.q_nope = element(at(q_), q_offset_);
+  call.q_pe = call.q_fused ? element(at(q_), q_offset_ + kLatent) : at(q_pe_);
   call.q_nope_stride = q_stride_;
   call.q_pe_stride = q_pe_stride_;
-  call.ckv = static_cast<uint16_t*>(at(ckv_)) + cache_offset_;
-  call.kpe = call.cache_fused ? static_cast<uint16_t const*>(call.ckv) + kLatent : at(kpe_);
+  call.ckv = element(at(ckv_), cache_offset_);
+  call.kpe = call.cache_fused ? element(at(ckv_), cache_offset_ + kLatent) : at(kpe_);
   call.ckv_page_stride = ckv_stride_.batch, call.ckv_token_stride = ckv_stride_.token, call.ckv_head_stride = ckv_stride_.head;
   call.kpe_page_stride = kpe_stride_.batch, call.kpe_token_stride = kpe_stride_.token, call.kpe_head_stride = kpe_stride_.head;
   call.num_pages = num_pages_;

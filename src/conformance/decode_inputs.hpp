@@ -40,6 +40,8 @@ class DecodeInputs {
   void fill_page(Random& random, int32_t page, int32_t num_tokens);
   [[nodiscard]] flashmla_lengths lengths_of(Buffer const& buffer) const;
   [[nodiscard]] core::DecodeCall call(bool on_host) const;
+  /// Element `index` of q or of the cache.
+  [[nodiscard]] void* element(void* base, int64_t index) const;
   [[nodiscard]] int32_t clamped(int32_t kv_len) const;
 
   DecodeCase const& case_;

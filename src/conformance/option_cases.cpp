@@ -1,5 +1,5 @@
 // Our own cases of dense decode: one option at a time on a small call, then sweeps over sizes, then calls as engines
-// make them. Each list returns cases in BF16; FP16 twins are made at the end.
+// make them. Each list returns cases in BF16; FP16 and FP32 twins are made at the end, FP32 but for the largest cache.
 #include <climits>
 #include <numeric>
 
@@ -129,7 +129,23 @@ Cases schedule_cases() {
   add(cases, "schedule_never_made", [](DecodeCase& c) { c.update_schedule = false; });
   add(cases, "batch_below_maximum", [](DecodeCase& c) { c.spare_batch = 300; });
   add(cases, "many_runs", [](DecodeCase& c) { c.runs = 6, c.kv_len = {900, 0, 3}, c.h_q = 3; });
-  add(cases, "batch_invariant", [](DecodeCase& c) { c.batch_invariant = true; });
+  auto const invariant = [&cases](char const* name, auto const& change) {
+    add(cases, name == std::string() ? "batch_invariant" : std::string("batch_invariant_") + name, [&](DecodeCase& c) {
+      c.batch_invariant = true;
+      change(c);
+    });
+  };
+  invariant("", [](DecodeCase&) {});
+  invariant("chunks", [](DecodeCase& c) { c.chunk_tokens = 64, c.kv_len = {700, 1, 129, 64, 0, 65, 320}; });
+  invariant("causal_sink", [](DecodeCase& c) {
+    c.chunk_tokens = 64, c.h_q = 4, c.kv_len = {1500, 70, 2}, c.q_tokens = 3, c.causal = true, c.sink = Sink::kInfinite;
+  });
+  invariant("stale_shorter", [](DecodeCase& c) { c.chunk_tokens = 128, c.kv_len = {900, 1, 300}, c.schedule_lengths = {100, 900, 1}; });
+  invariant("stale_longer", [](DecodeCase& c) { c.chunk_tokens = 64, c.kv_len = {200, 0, 64}, c.schedule_lengths = {9000, 3000, 640}; });
+  invariant("visible_len", [](DecodeCase& c) {
+    c.chunk_tokens = 64, c.kv_len = {400, 300}, c.q_tokens = 2, c.visible_len = {400, 3, 0, 65}, c.out_dtype = FLASHMLA_FP32;
+  });
+  invariant("bad_page", [](DecodeCase& c) { c.chunk_tokens = 64, c.kv_len = {200, 300}, c.bad_pages = {{1, 2, -1}}; });
   return cases;
 }
 
@@ -222,7 +238,10 @@ void append(Cases& cases, char const* prefix, Cases more) {
     cases.push_back(c);
     c.name += ".fp16";
     c.format = FLASHMLA_KV_FP16_576;
-    cases.push_back(std::move(c));
+    cases.push_back(c);
+    c.name.replace(c.name.size() - 2, 2, "32");
+    c.format = FLASHMLA_KV_FP32_576;
+    if (c.low_pages == 0) cases.push_back(std::move(c));
   }
 }
 

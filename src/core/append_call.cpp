@@ -16,7 +16,7 @@ KvFormat const& checked_format(int32_t id) {
   KvFormat const* const format = find_kv_format(id);
   if (id == FLASHMLA_KV_NONE) fail_invalid(kAppend, "kv_format", "NONE", "a flashmla_kv_format (required; it is never inferred)");
   if (format == nullptr) fail_invalid(kAppend, "kv_format", std::to_string(id), "a flashmla_kv_format");
-  if (!format->built) fail_unsupported(kAppend, "kv_format", format->name, "BF16_576 or FP16_576 (not built yet)");
+  if (!format->built) fail_unsupported(kAppend, "kv_format", format->name, "BF16_576, FP16_576 or FP32_576 (not built yet)");
   return *format;
 }
 
@@ -26,7 +26,8 @@ void check_tokens(ViewCheck& check, flashmla_append_args const& args, AppendCall
   if (check.choose_fused({"kv", "ckv", "kpe"}, args.kv, args.ckv, args.kpe)) {
     check.input("kv", args.kv, format.dtype, ViewCheck::kRows, {tokens, {format.qk_dim, "latent + rope"}});
     call.ckv = args.kv.data;
-    call.kpe = args.kv.data == nullptr ? nullptr : static_cast<uint16_t const*>(args.kv.data) + format.latent;
+    int64_t const latent_bytes = format.latent * static_cast<int64_t>(dtype_bytes(format.dtype));
+    call.kpe = args.kv.data == nullptr ? nullptr : static_cast<char const*>(args.kv.data) + latent_bytes;
     call.ckv_token_stride = call.kpe_token_stride = args.kv.stride[0];
     return;
   }
@@ -63,6 +64,8 @@ AppendCall validate(flashmla_append_args const& args) {
   check.require("cache", args.cache, "a view [num_pages, page_tokens, d_qk]");
   if ((call.device.kind != FLASHMLA_CPU && call.device.kind != FLASHMLA_CUDA) || call.device.index < 0)
     check.fail("cache", {"a view on ", device_name(call.device)}, {"cpu or a CUDA device"});
+  if (call.device.kind == FLASHMLA_CUDA && call.format->dtype == FLASHMLA_FP32)
+    fail_unsupported(kAppend, "kv_format", call.format->name, "BF16_576 or FP16_576 on a GPU, or this on the CPU");
   check.require("slot_mapping", args.slot_mapping, "an INT64 view [tokens]");
   check.input("slot_mapping", args.slot_mapping, FLASHMLA_INT64, ViewCheck::kContiguous, {{kAnySize}});
   call.slot_mapping = static_cast<int64_t const*>(args.slot_mapping.data);

@@ -33,6 +33,7 @@ struct KernelRow {
   bool usable = false;
   std::string reason;  // why not usable, else empty
   flashmla_isa isa = FLASHMLA_ISA_AUTO;
+  bool built = true;  // false: the row stands for another architecture than this build's
 };
 
 struct DeviceRow {

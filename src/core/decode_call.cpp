@@ -51,8 +51,10 @@ void refuse_what_is_not_built(ViewCheck const& check, flashmla_decode_args const
 RowStrides row_strides(flashmla_view const& view) { return {view.stride[0], view.stride[1], view.stride[2]}; }
 bool operator==(RowStrides const& a, RowStrides const& b) { return a.batch == b.batch && a.token == b.token && a.head == b.head; }
 
-/// `base` advanced by `elems` elements of a 2-byte format.
-void const* advance(void const* base, int64_t elems) { return base == nullptr ? nullptr : static_cast<uint16_t const*>(base) + elems; }
+/// Where the rope part of fused rows begins: `latent` elements behind their base.
+void const* behind_latent(KvFormat const& format, void const* base) {
+  return base == nullptr ? nullptr : static_cast<char const*>(base) + format.latent * static_cast<int64_t>(dtype_bytes(format.dtype));
+}
 
 void check_q(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
   KvFormat const& format = *problem.format;
@@ -61,7 +63,7 @@ void check_q(ViewCheck& check, Problem const& problem, flashmla_decode_args cons
   if (check.choose_fused({"q", "q_nope", "q_pe"}, args.q, args.q_nope, args.q_pe)) {
     check.input("q", args.q, problem.q_dtype, ViewCheck::kRows, {batch, tokens, heads, {format.qk_dim, "latent + rope"}});
     call.q_nope = args.q.data;
-    call.q_pe = advance(args.q.data, format.latent);
+    call.q_pe = behind_latent(format, args.q.data);
     call.q_nope_stride = call.q_pe_stride = row_strides(args.q);
     return;
   }
@@ -71,7 +73,7 @@ void check_q(ViewCheck& check, Problem const& problem, flashmla_decode_args cons
   call.q_pe = args.q_pe.data;
   call.q_nope_stride = row_strides(args.q_nope);
   call.q_pe_stride = row_strides(args.q_pe);
-  call.q_fused = call.q_pe == advance(call.q_nope, format.latent) && call.q_nope_stride == call.q_pe_stride;
+  call.q_fused = call.q_pe == behind_latent(format, call.q_nope) && call.q_nope_stride == call.q_pe_stride;
 }
 
 /// One cache view, with or without the dimension of a single KV head; returns its strides (page, token, head).
@@ -100,7 +102,7 @@ void check_cache(ViewCheck& check, Problem const& problem, flashmla_decode_args 
   KvFormat const& format = *problem.format;
   if (check.choose_fused({"cache", "ckv", "kpe"}, args.cache, args.ckv, args.kpe)) {
     RowStrides const strides = check_cache_view(check, "cache", args.cache, problem, {format.qk_dim, "latent + rope"});
-    set_cache(call, args.cache.data, advance(args.cache.data, format.latent), strides, strides);
+    set_cache(call, args.cache.data, behind_latent(format, args.cache.data), strides, strides);
     call.num_pages = args.cache.size[0];
     return;
   }
@@ -110,7 +112,7 @@ void check_cache(ViewCheck& check, Problem const& problem, flashmla_decode_args 
     check.fail("kpe", {"dim 0 = ", std::to_string(args.kpe.size[0])}, {std::to_string(args.ckv.size[0]), " (pages of ckv)"});
   set_cache(call, args.ckv.data, args.kpe.data, c, k);
   call.num_pages = args.ckv.size[0];
-  call.cache_fused = call.kpe == advance(call.ckv, format.latent) && c == k;
+  call.cache_fused = call.kpe == behind_latent(format, call.ckv) && c == k;
 }
 
 void check_outputs(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {

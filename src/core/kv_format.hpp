@@ -33,6 +33,7 @@ inline constexpr KvFormat kKvFormats[] = {
     {FLASHMLA_KV_BF16_512, "BF16_512", 512, 512, 512, 0, 1024, FLASHMLA_BF16, false},
     {FLASHMLA_KV_BF16_320, "BF16_320", 320, 256, 256, 64, 640, FLASHMLA_BF16, false},
     {FLASHMLA_KV_BF16_288, "BF16_288", 288, 256, 256, 32, 576, FLASHMLA_BF16, false},
+    {FLASHMLA_KV_FP32_576, "FP32_576", 576, 512, 512, 64, 2304, FLASHMLA_FP32, true},
 };
 
 /// The row of `id`, or null for a value that is no format.

@@ -2,9 +2,11 @@
 #include "core/problem.hpp"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <string>
 
+#include "core/chunks.hpp"
 #include "core/names.hpp"
 #include "core/struct_check.hpp"
 
@@ -55,7 +57,7 @@ void check_heads(flashmla_problem const& problem, Problem& out) {
 
 void check_dtypes(flashmla_problem const& problem, Problem& out) {
   int32_t const q = problem.q_dtype == FLASHMLA_DTYPE_NONE ? out.format->dtype : problem.q_dtype;
-  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16) invalid("q_dtype", dtype_text(q), "BF16 or FP16");
+  if (q != FLASHMLA_BF16 && q != FLASHMLA_FP16 && q != FLASHMLA_FP32) invalid("q_dtype", dtype_text(q), "BF16, FP16 or FP32");
   if (q != out.format->dtype)
     unsupported("q_dtype", dtype_name(q), std::string(dtype_name(out.format->dtype)) + " (that of the cache, " + out.format->name + ")");
   int32_t const o = problem.out_dtype == FLASHMLA_DTYPE_NONE ? q : problem.out_dtype;
@@ -73,13 +75,12 @@ void check_options(flashmla_problem const& problem, Problem& out) {
   out.empty_row = static_cast<flashmla_empty_row>(problem.empty_row);
   out.causal = (problem.flags & FLASHMLA_PROBLEM_CAUSAL) != 0;
   out.batch_invariant = (problem.flags & FLASHMLA_PROBLEM_BATCH_INVARIANT) != 0;
-  out.chunk_tokens = problem.chunk_tokens;
   check_range("chunk_tokens", problem.chunk_tokens, 0, kInt32Max, "tokens");
   if (!out.batch_invariant && problem.chunk_tokens != 0)
     invalid("chunk_tokens", std::to_string(problem.chunk_tokens), "0 (it has a meaning with FLASHMLA_PROBLEM_BATCH_INVARIANT only)");
-  if (out.batch_invariant)
-    unsupported("flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT",
-                "the same problem without it (the same call gives the same bits, whatever the flags)");
+  if (problem.chunk_tokens % kChunkUnit != 0)
+    invalid("chunk_tokens", std::to_string(problem.chunk_tokens), "a multiple of " + std::to_string(kChunkUnit));
+  if (out.batch_invariant) out.chunk_tokens = problem.chunk_tokens == 0 ? default_chunk_tokens(out.h_q) : problem.chunk_tokens;
 }
 
 void check_scale(flashmla_problem const& problem, Problem& out) {
@@ -122,6 +123,14 @@ void check_maxima(flashmla_problem const& problem, Problem& out) {
                 "; rows are counted in 32 bits)");
 }
 
+flashmla_executor checked_executor(flashmla_executor const& executor, bool is_cpu) {
+  if (!is_cpu) invalid("executor", "one", "none (threads are the CPU's)");
+  check_struct_size(kOperation, "flashmla_executor", executor);
+  check_flags(kOperation, executor.flags, 0, "executor.flags");
+  if (executor.parallel_for == nullptr) invalid("executor.parallel_for", "null", "a flashmla_parallel_for");
+  return executor;
+}
+
 }  // namespace
 
 Problem validate(flashmla_problem const& problem) {
@@ -141,8 +150,8 @@ Problem validate(flashmla_problem const& problem) {
   return out;
 }
 
-Target validate(flashmla_target const& target) {
-  check_struct_size(kOperation, "flashmla_target", target);
+Target validate(flashmla_target const& given) {
+  flashmla_target const target = known_prefix(kOperation, "flashmla_target", given, offsetof(flashmla_target, executor));
   check_flags(kOperation, target.flags, 0, "target.flags");
   check_reserved(kOperation, target.reserved, "target.reserved");
   bool const is_cpu = target.device.kind == FLASHMLA_CPU;
@@ -157,6 +166,7 @@ Target validate(flashmla_target const& target) {
   out.isa = static_cast<flashmla_isa>(target.isa);
   out.num_threads = target.num_threads;
   out.num_sms = target.num_sms;
+  if (target.executor != nullptr) out.executor = checked_executor(*target.executor, is_cpu);
   return out;
 }
 

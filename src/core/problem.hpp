@@ -19,7 +19,7 @@ struct Problem {
   flashmla_empty_row empty_row = FLASHMLA_EMPTY_LSE_PLUS_INF;
   bool causal = false;
   bool batch_invariant = false;
-  int32_t chunk_tokens = 0;
+  int32_t chunk_tokens = 0;  // a multiple of 64 with batch_invariant, else 0
   float scale = 0;
   int32_t topk = 0;
   int32_t extra_topk = 0;
@@ -34,12 +34,13 @@ struct Problem {
 struct Target {
   flashmla_device device{};
   flashmla_isa isa = FLASHMLA_ISA_AUTO;
-  int32_t num_threads = 0;  // 0: every core this process may use
-  int32_t num_sms = 0;      // 0: all
+  int32_t num_threads = 0;       // 0: every core this process may use
+  int32_t num_sms = 0;           // 0: all
+  flashmla_executor executor{};  // without parallel_for: the backend's own threads
 };
 
 /// Checks values that no backend could accept; throws Error(FLASHMLA_INVALID_ARGUMENT). Whether a backend has it built
-/// is the backend's question.
+/// is the backend's question. A target may be as short as its first version, which had no executor.
 Problem validate(flashmla_problem const& problem);
 Target validate(flashmla_target const& target);
 

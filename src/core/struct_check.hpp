@@ -28,6 +28,21 @@ void check_struct_size(char const* operation, char const* type, T const& data) {
   if (size != sizeof(T)) check_extra_bytes(operation, type, &data, size, sizeof(T));
 }
 
+/// The struct with zeros for what it did not have yet when its caller was built: `first_size` bytes or all of it.
+template <typename T>
+T known_prefix(char const* operation, char const* type, T const& data, size_t first_size) {
+  uint32_t size;
+  std::memcpy(&size, &data, sizeof size);
+  T whole{};
+  if (size == first_size) {
+    std::memcpy(&whole, &data, first_size);
+    return whole;
+  }
+  check_struct_size(operation, type, data);
+  std::memcpy(&whole, &data, sizeof whole);
+  return whole;
+}
+
 /// `argument` tells the flags of one struct of a call from those of another.
 inline void check_flags(char const* operation, uint32_t flags, uint32_t known, char const* argument = "flags") {
   if ((flags & ~known) != 0)

@@ -23,12 +23,11 @@ constexpr char kMake[] = "plan_create";
 
 void check_supported(core::Problem const& problem) {
   core::KvFormat const& format = *problem.format;
-  bool const is_plain = format.dtype == FLASHMLA_BF16 || format.dtype == FLASHMLA_FP16;
-  if (!format.built || !is_plain) core::fail_unsupported(kMake, "kv_format", format.name, "BF16_576 or FP16_576 (not built yet)");
+  bool const is_plain = format.dtype == FLASHMLA_BF16 || format.dtype == FLASHMLA_FP16 || format.dtype == FLASHMLA_FP32;
+  if (!format.built || !is_plain) core::fail_unsupported(kMake, "kv_format", format.name, "BF16_576, FP16_576 or FP32_576 (not built yet)");
   if (problem.topk != 0) core::fail_unsupported(kMake, "topk", std::to_string(problem.topk), "0 (dense attention over the page table)");
   if (problem.extra_format != nullptr)
     core::fail_unsupported(kMake, "extra_kv_format", problem.extra_format->name, "no extra cache (attend to each, then flashmla_merge)");
-  if (problem.batch_invariant) core::fail_unsupported(kMake, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", "the same problem without it");
 }
 
 std::shared_ptr<ThreadPool> pool_of(char const* operation, int32_t threads) {
@@ -42,16 +41,16 @@ std::shared_ptr<ThreadPool> pool_of(char const* operation, int32_t threads) {
 
 /// Copies the tokens whose slots are good.
 void append_range(core::AppendCall const& call, int64_t begin, int64_t end) {
-  constexpr int64_t kBytes = 2;
-  size_t const latent_bytes = static_cast<size_t>(call.format->latent) * kBytes,
-               rope_bytes = static_cast<size_t>(call.format->rope) * kBytes;
+  int64_t const elem_bytes = static_cast<int64_t>(core::dtype_bytes(call.format->dtype));
+  size_t const latent_bytes = static_cast<size_t>(call.format->latent * elem_bytes),
+               rope_bytes = static_cast<size_t>(call.format->rope * elem_bytes);
   for (int64_t token = begin; token < end; ++token) {
     int64_t const slot = call.slot_mapping[token];
     if (slot < 0 || slot >= call.num_pages * call.page_tokens) continue;
     int64_t const at = slot / call.page_tokens * call.page_stride + slot % call.page_tokens * call.token_stride;
-    char* const target = static_cast<char*>(call.cache) + at * kBytes;
-    std::memcpy(target, static_cast<char const*>(call.ckv) + token * call.ckv_token_stride * kBytes, latent_bytes);
-    std::memcpy(target + latent_bytes, static_cast<char const*>(call.kpe) + token * call.kpe_token_stride * kBytes, rope_bytes);
+    char* const target = static_cast<char*>(call.cache) + at * elem_bytes;
+    std::memcpy(target, static_cast<char const*>(call.ckv) + token * call.ckv_token_stride * elem_bytes, latent_bytes);
+    std::memcpy(target + latent_bytes, static_cast<char const*>(call.kpe) + token * call.kpe_token_stride * elem_bytes, rope_bytes);
   }
 }
 
@@ -108,7 +107,9 @@ class Backend final : public core::Backend {
     check_supported(problem);
     IsaRow const& row = choose_isa(target.isa);
     int32_t const threads = target.num_threads > 0 ? target.num_threads : usable_cores();
-    return std::make_unique<DecodePlan>(problem, row, pool_of(kMake, threads));
+    bool const has_executor = target.executor.parallel_for != nullptr;
+    return std::make_unique<DecodePlan>(problem, row,
+                                        has_executor ? Executor(target.executor, threads) : Executor(pool_of(kMake, threads)));
   }
 
   void merge(core::MergeCall const& call, flashmla_stream /*stream*/) const override {

@@ -37,8 +37,12 @@ core::PlanShape plan_shape(core::Problem const& problem, int32_t threads) {
   return shape;
 }
 
-DecodePlan::DecodePlan(core::Problem const& problem, IsaRow const& row, std::shared_ptr<ThreadPool> pool)
-    : problem_(problem), row_(row), pool_(std::move(pool)), shape_(plan_shape(problem, pool_->size())), layout_(problem, shape_) {}
+DecodePlan::DecodePlan(core::Problem const& problem, IsaRow const& row, Executor executor)
+    : problem_(problem),
+      row_(row),
+      executor_(std::move(executor)),
+      shape_(plan_shape(problem, executor_.num_threads())),
+      layout_(problem, shape_) {}
 
 size_t DecodePlan::schedule_bytes() const { return core::schedule_bytes(shape_.max_workers); }
 
@@ -57,8 +61,8 @@ void DecodePlan::run(core::DecodeCall const& call, void const* schedule, void* w
   flashmla_fault const lengths_fault = check_lengths(run);
   if (lengths_fault.code != FLASHMLA_FAULT_NONE) record(workspace, lengths_fault);
   int32_t const workers = view.header->num_workers;
-  pool_->run(workers, [&run](int32_t worker) { run_worker(run, worker); });
-  pool_->run(num_merge_tasks(run), [&run](int32_t task) { run_merge_task(run, task); });
+  executor_.run(workers, [&run](int32_t worker) { run_worker(run, worker); });
+  executor_.run(num_merge_tasks(run), [&run](int32_t task) { run_merge_task(run, task); });
   for (int32_t worker = 0; worker < workers; ++worker) {
     flashmla_fault const page_fault = worker_fault(run, worker);
     if (page_fault.code != FLASHMLA_FAULT_NONE) record(workspace, page_fault);
@@ -72,9 +76,10 @@ void DecodePlan::fault(void* workspace, flashmla_stream /*stream*/, flashmla_fau
 }
 
 std::string DecodePlan::describe() const {
-  return std::string(row_.name) + ": " + std::to_string(pool_->size()) + " threads, row tiles of " + std::to_string(shape_.tile_rows) +
+  return std::string(row_.name) + ": " + std::to_string(executor_.num_threads()) +
+         (executor_.is_callers() ? " threads of the caller" : " threads") + ", row tiles of " + std::to_string(shape_.tile_rows) +
          " rows, token tiles of " + std::to_string(shape_.tile_tokens) + " tokens, workspace " + std::to_string(workspace_bytes()) +
-         " bytes";
+         " bytes" + (problem_.batch_invariant ? ", batch-invariant chunks of " + std::to_string(problem_.chunk_tokens) + " tokens" : "");
 }
 
 }  // namespace flashmla::cpu

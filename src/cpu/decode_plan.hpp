@@ -1,11 +1,11 @@
-// The CPU's decode plan: an instruction set, a pool of threads and the shape of the work.
+// The CPU's decode plan: an instruction set, threads and the shape of the work.
 #pragma once
 
 #include <memory>
 
 #include "core/backend.hpp"
+#include "cpu/executor.hpp"
 #include "cpu/isa_table.hpp"
-#include "cpu/thread_pool.hpp"
 #include "cpu/worker_memory.hpp"
 
 namespace flashmla::cpu {
@@ -16,7 +16,7 @@ core::PlanShape plan_shape(core::Problem const& problem, int32_t threads);
 
 class DecodePlan final : public core::DecodePlan {
  public:
-  DecodePlan(core::Problem const& problem, IsaRow const& row, std::shared_ptr<ThreadPool> pool);
+  DecodePlan(core::Problem const& problem, IsaRow const& row, Executor executor);
 
   [[nodiscard]] core::PlanShape shape() const override { return shape_; }
   [[nodiscard]] size_t schedule_bytes() const override;
@@ -30,7 +30,7 @@ class DecodePlan final : public core::DecodePlan {
  private:
   core::Problem problem_;
   IsaRow const& row_;
-  std::shared_ptr<ThreadPool> pool_;
+  Executor executor_;
   core::PlanShape shape_;
   WorkerLayout layout_;
 };

@@ -6,9 +6,11 @@
 #include <limits>
 #include <numbers>
 
+#include "core/chunks.hpp"
 #include "core/names.hpp"
 #include "core/visible.hpp"
 #include "core/workspace.hpp"
+#include "cpu/chunk_nodes.hpp"
 #include "cpu/merge_row.hpp"
 #include "cpu/storage.hpp"
 
@@ -19,7 +21,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 /// Queries of a problem with scale 0: the scores are 0 whatever the keys, and masking still works.
-constexpr uint16_t kZeroQuery[1024] = {};
+constexpr float kZeroQuery[512] = {};  // or as many numbers of 16 bits
 
 int32_t request_length(RunContext const& run, int32_t request) {
   return core::clamp_length(run.call.kv_len[request],
@@ -70,27 +72,29 @@ void* out_row(RunContext const& run, int32_t request, int32_t row) {
 }
 
 /// Partial results of one (worker, split).
-struct PartialSlot {
-  float* lse;  // [tile_rows], log2 domain, -inf: empty
-  float* out;  // [tile_rows, v_dim], normalised
-};
-PartialSlot partial(RunContext const& run, int32_t worker, int32_t split) {
+PartialRows partial(RunContext const& run, int32_t worker, int32_t split) {
   char* const base = static_cast<char*>(run.workspace);
   int64_t const slot = core::partial_slot(worker, split), rows = run.shape.tile_rows;
   return {reinterpret_cast<float*>(base + core::workspace_lse_offset()) + slot * rows,
           reinterpret_cast<float*>(base + core::workspace_out_offset(run.shape)) + slot * rows * run.problem.format->v_dim};
 }
 
+/// With batch_invariant: node `i` of one (worker, split).
+PartialRows node_rows(RunContext const& run, WorkerMemory const& memory, int32_t split, int32_t i) {
+  int64_t const slot = static_cast<int64_t>(split == 0 ? 1 : 0) * run.layout.max_nodes() + i, rows = run.shape.tile_rows;
+  return {memory.node_lse + slot * rows, memory.node_out + slot * rows * run.problem.format->v_dim};
+}
+
 PagedKeys paged_keys(RunContext const& run, int32_t request, int32_t kv_head) {
   core::DecodeCall const& call = run.call;
-  constexpr int64_t kBytes = 2;
+  int64_t const elem_bytes = static_cast<int64_t>(core::dtype_bytes(run.problem.format->dtype));
   PagedKeys keys{};
-  keys.latent = static_cast<char const*>(call.ckv) + kv_head * call.ckv_head_stride * kBytes;
-  keys.rope = static_cast<char const*>(call.kpe) + kv_head * call.kpe_head_stride * kBytes;
-  keys.latent_page_bytes = call.ckv_page_stride * kBytes;
-  keys.latent_token_bytes = call.ckv_token_stride * kBytes;
-  keys.rope_page_bytes = call.kpe_page_stride * kBytes;
-  keys.rope_token_bytes = call.kpe_token_stride * kBytes;
+  keys.latent = static_cast<char const*>(call.ckv) + kv_head * call.ckv_head_stride * elem_bytes;
+  keys.rope = static_cast<char const*>(call.kpe) + kv_head * call.kpe_head_stride * elem_bytes;
+  keys.latent_page_bytes = call.ckv_page_stride * elem_bytes;
+  keys.latent_token_bytes = call.ckv_token_stride * elem_bytes;
+  keys.rope_page_bytes = call.kpe_page_stride * elem_bytes;
+  keys.rope_token_bytes = call.kpe_token_stride * elem_bytes;
   keys.page_table = call.page_table + request * call.page_table_stride;
   keys.num_pages = call.num_pages;
   keys.page_tokens = run.problem.page_tokens;
@@ -103,14 +107,15 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
   RowRange const range = tile_row_range(run, part.row_tile);
   int32_t const heads_per_kv = run.problem.h_q / run.problem.h_kv;
   bool const no_scale = run.problem.scale == 0;
+  size_t const bytes = core::dtype_bytes(run.problem.q_dtype);
   int32_t count = 0;
   for (int32_t row = range.first; row < range.last; ++row) {
     int32_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
     if (head / heads_per_kv != kv_head) continue;
     memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery)
-                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, 2);
-    memory.q_pe[count] =
-        no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, 2);
+                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, bytes);
+    memory.q_pe[count] = no_scale ? static_cast<void const*>(kZeroQuery)
+                                  : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, bytes);
     memory.row_idx[count] = row;
     memory.limit[count] = visible(run, part.request, kv_len, q_idx);
     ++count;
@@ -119,36 +124,52 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
   return count;
 }
 
-/// Where the finished rows go, and with which factor.
-void write_rows(RunContext const& run, core::Part const& part, int32_t worker, int32_t num_rows, WorkerMemory& memory, AccLayout layout) {
-  int32_t const first_row = tile_row_range(run, part.row_tile).first;
-  PartialSlot const slot = part.is_whole() ? PartialSlot{} : partial(run, worker, part.split);
+/// Where the finished rows of a part go: to the caller, or to a partial result.
+struct PartTarget {
+  bool is_final;
+  PartialRows partial;  // [tile_rows] unless final
+};
+
+void write_rows(RunContext const& run, core::Part const& part, PartTarget const& target, int32_t num_rows, WorkerMemory& memory,
+                AccLayout layout) {
+  int32_t const first_row = tile_row_range(run, part.row_tile).first, v_dim = run.problem.format->v_dim;
   for (int32_t i = 0; i < num_rows; ++i) {
     int32_t const row = memory.row_idx[i];
     double const row_max = memory.scratch.row_max[i], row_sum = memory.scratch.row_sum[i];
     double const lse_log2 = row_sum == 0 ? -kInfinity : row_max + std::log2(row_sum);
-    if (part.is_whole()) {
+    if (target.is_final) {
       memory.out[i] = out_row(run, part.request, row);
       memory.factor[i] = static_cast<float>(row_factor(row_max, row_sum, sink_log2(run.call.sink, row % run.problem.h_q)));
       write_lse(run, part.request, row, lse_log2);
     } else {
-      memory.out[i] = slot.out + static_cast<int64_t>(row - first_row) * run.problem.format->v_dim;
+      PartialRows const to = target.partial.row(row - first_row, v_dim);
+      memory.out[i] = to.out;
       memory.factor[i] = static_cast<float>(row_factor(row_max, row_sum, sink_log2(nullptr, 0)));
-      slot.lse[row - first_row] = static_cast<float>(lse_log2);
+      *to.lse = static_cast<float>(lse_log2);
     }
   }
-  Storage const storage = part.is_whole() ? storage_of(run.problem.out_dtype) : Storage::kFp32;
-  run.kernels.emit({num_rows, run.problem.format->v_dim, layout, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
+  Storage const storage = target.is_final ? storage_of(run.problem.out_dtype) : Storage::kFp32;
+  run.kernels.emit({num_rows, v_dim, layout, memory.scratch.acc, memory.factor, memory.out, storage, memory.row});
 }
 
-void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int32_t worker, WorkerMemory& memory) {
+/// Rows by which the kernel is chosen: those at hand, or with batch_invariant the most that a row tile can hold, since a
+/// request with fewer query tokens must not meet another kernel.
+int32_t rows_for_choice(RunContext const& run, int32_t num_rows) {
+  core::Problem const& problem = run.problem;
+  if (!problem.batch_invariant) return num_rows;
+  int64_t const heads = problem.h_q / problem.h_kv, all = heads * problem.max_q_tokens;
+  int64_t const in_tile = (run.shape.tile_rows / problem.h_q + 2) * heads;  // a tile may begin and end inside a query token
+  return static_cast<int32_t>(std::min(all, in_tile));
+}
+
+void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, PartTarget const& target, WorkerMemory& memory) {
   core::KvFormat const& format = *run.problem.format;
   for (int32_t kv_head = 0; kv_head < run.problem.h_kv; ++kv_head) {
     int32_t const num_rows = gather_rows(run, part, kv_len, kv_head, memory);
     if (num_rows == 0) continue;
     int32_t const farthest = *std::max_element(memory.limit, memory.limit + num_rows);
     int32_t const last_token = std::min(part.last_token, farthest);
-    DecodeKernel const& decode = run.kernels.decode_for(num_rows, storage_of(format.dtype));
+    DecodeKernel const& decode = run.kernels.decode_for(rows_for_choice(run, num_rows), storage_of(format.dtype));
     if (part.first_token < last_token) {
       PartTask task{};
       task.num_rows = num_rows;
@@ -172,19 +193,71 @@ void run_part(RunContext const& run, core::Part const& part, int32_t kv_len, int
     } else {
       std::fill_n(memory.scratch.row_sum, num_rows, 0.0f);
     }
-    write_rows(run, part, worker, num_rows, memory, decode.layout);
+    write_rows(run, part, target, num_rows, memory, decode.layout);
   }
+}
+
+/// Where row `row` of a request ends up when it comes of partial results.
+MergedRow merged_row(RunContext const& run, int32_t request, int32_t row) {
+  return {out_row(run, request, row), storage_of(run.problem.out_dtype), run.problem.format->v_dim,
+          sink_log2(run.call.sink, row % run.problem.h_q)};
+}
+
+/// With batch_invariant: the chunks that begin in a part, one after another. An item of one chunk is final wherever it is
+/// computed; of more, a worker that has them all merges them too.
+void run_chunks(RunContext const& run, core::Part const& part, int32_t kv_len, WorkerMemory& memory) {
+  int32_t const chunk_tokens = run.problem.chunk_tokens, length = core::chunk_length(chunk_tokens, kv_len);
+  bool const is_single = core::num_chunks(chunk_tokens, kv_len) == 1;
+  // Of a part behind the first, token 0 means that all of it lies beyond a shorter request.
+  core::ChunkRange const range = part.split > 0 && part.first_token == 0
+                                     ? core::ChunkRange{1, 1}
+                                     : core::chunks_between(chunk_tokens, kv_len, part.first_token, part.last_token);
+  RowRange const rows = tile_row_range(run, part.row_tile);
+  ChunkNodes nodes(run.kernels, rows.last - rows.first, run.problem.format->v_dim);
+  for (int32_t c = range.first; c < range.last; ++c) {
+    core::Part chunk = part;
+    chunk.first_token = c * length;
+    chunk.last_token = static_cast<int32_t>(std::min<int64_t>(int64_t{c} * length + length, kv_len));
+    PartTarget const target = {is_single, is_single ? PartialRows{} : node_rows(run, memory, part.split, nodes.size())};
+    run_part(run, chunk, kv_len, target, memory);
+    if (!is_single) nodes.push({c, 1}, target.partial);
+  }
+  if (is_single || !part.is_whole()) return;
+  for (int32_t row = rows.first; row < rows.last; ++row)
+    write_lse(run, part.request, row, nodes.finish(row - rows.first, merged_row(run, part.request, row)));
+}
+
+/// With batch_invariant: one row of an item that several workers shared, from the nodes that each was left with.
+void merge_chunked_row(RunContext const& run, core::SplitItem const& item, int32_t row) {
+  int32_t const chunk_tokens = run.problem.chunk_tokens, kv_len = request_length(run, item.request);
+  if (core::num_chunks(chunk_tokens, kv_len) == 1) return;
+  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first, v_dim = run.problem.format->v_dim;
+  ChunkNodes nodes(run.kernels, 1, v_dim);
+  for (int32_t split = 0; split < item.num_splits; ++split) {
+    int32_t const worker = item.first_worker + split;
+    auto const token = [&](int32_t w) { return static_cast<int64_t>(run.schedule.begins[w].tile) * run.shape.tile_tokens; };
+    core::ChunkRange range = core::chunks_between(chunk_tokens, kv_len, split == 0 ? 0 : token(worker),
+                                                  split + 1 == item.num_splits ? kv_len : token(worker + 1));
+    WorkerMemory const memory = run.layout.worker(run.workspace, worker);
+    for (int32_t i = 0; range.first < range.last; ++i) {
+      core::ChunkNode const node = core::leading_node(range);
+      nodes.push(node, node_rows(run, memory, split, i).row(in_tile, v_dim));
+      range.first += node.count;
+    }
+  }
+  write_lse(run, item.request, row, nodes.finish(0, merged_row(run, item.request, row)));
 }
 
 /// One row of an item that several workers shared. Its splits lie one worker apart.
 void merge_split_row(RunContext const& run, core::SplitItem const& item, int32_t row) {
-  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first, v_dim = run.problem.format->v_dim, head = row % run.problem.h_q;
+  if (run.problem.batch_invariant) return merge_chunked_row(run, item, row);
+  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first;
   auto const split = [&](int64_t s) {
-    PartialSlot const slot = partial(run, item.first_worker + static_cast<int32_t>(s), static_cast<int32_t>(s));
-    return PartialRow{slot.lse[in_tile], slot.out + static_cast<int64_t>(in_tile) * v_dim};
+    PartialRows const all = partial(run, item.first_worker + static_cast<int32_t>(s), static_cast<int32_t>(s));
+    PartialRows const rows = all.row(in_tile, run.problem.format->v_dim);
+    return PartialRow{*rows.lse, rows.out};
   };
-  MergedRow const target{out_row(run, item.request, row), storage_of(run.problem.out_dtype), v_dim, sink_log2(run.call.sink, head)};
-  write_lse(run, item.request, row, merge_row(run.kernels, item.num_splits, Storage::kFp32, split, target));
+  write_lse(run, item.request, row, merge_row(run.kernels, item.num_splits, Storage::kFp32, split, merged_row(run, item.request, row)));
 }
 
 }  // namespace
@@ -206,7 +279,9 @@ void run_worker(RunContext const& run, int32_t worker) {
   *memory.fault = {false, 0, 0};
   for (core::PartWalk walk(run.schedule, worker); walk.has_item(); walk.advance()) {
     int32_t const kv_len = request_length(run, walk.request());
-    run_part(run, walk.part(kv_len), kv_len, worker, memory);
+    core::Part const part = walk.part(kv_len);
+    if (run.problem.batch_invariant) run_chunks(run, part, kv_len, memory);
+    else run_part(run, part, kv_len, {part.is_whole(), part.is_whole() ? PartialRows{} : partial(run, worker, part.split)}, memory);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/chunks.hpp"
 #include "core/workspace.hpp"
 
 namespace flashmla::cpu {
@@ -37,7 +38,9 @@ WorkerLayout::WorkerLayout(core::Problem const& problem, core::PlanShape const& 
       v_dim_(problem.format->v_dim),
       max_rows_(shape.tile_rows),
       max_workers_(shape.max_workers),
-      first_worker_(round_up(core::workspace_bytes(shape, problem.format->v_dim), kWorkerAlignment)) {
+      max_nodes_(problem.batch_invariant ? core::max_nodes(problem.chunk_tokens, problem.max_kv_len) : 0),
+      first_worker_(round_up(problem.batch_invariant ? sizeof(core::WorkspaceHeader) : core::workspace_bytes(shape, problem.format->v_dim),
+                             kWorkerAlignment)) {
   static_cast<void>(carve(nullptr, &worker_bytes_));
   worker_bytes_ = round_up(worker_bytes_, kWorkerAlignment);
 }
@@ -69,6 +72,8 @@ WorkerMemory WorkerLayout::carve(char* base, size_t* bytes) const {
   carver.take(memory.limit, padded);
   carver.take(memory.factor, rows);
   carver.take(memory.row, v_dim);
+  carver.take(memory.node_lse, 2 * static_cast<size_t>(max_nodes_) * rows);
+  carver.take(memory.node_out, 2 * static_cast<size_t>(max_nodes_) * rows * v_dim);
   carver.take(memory.fault, 1);
   carver.take(memory.fault_request, 1);
   *bytes = carver.used();

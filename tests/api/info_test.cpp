@@ -67,6 +67,13 @@ TEST(Info, TheDriverAndTheBuildAgree) {
   EXPECT_NE(build.find("portable"), std::string::npos) << build;
   EXPECT_EQ(build.find("cuda off") == std::string::npos, found.built == 1) << build;
   EXPECT_EQ(build.find('\n'), std::string::npos);
+#if defined(__x86_64__)
+  EXPECT_NE(build.find("avx512_bf16"), std::string::npos) << build;
+  EXPECT_EQ(build.find("neon"), std::string::npos) << build;  // rows of the other architecture have no code here
+#elif defined(__aarch64__)
+  EXPECT_NE(build.find("neon_bf16"), std::string::npos) << build;
+  EXPECT_EQ(build.find("avx"), std::string::npos) << build;
+#endif
   if (found.built == 0) {
     EXPECT_STRNE(found.reason, "");
     EXPECT_EQ(found.found, 0);

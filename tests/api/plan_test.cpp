@@ -213,6 +213,37 @@ TEST(Plan, AFailedCreationLeavesTheHandle) {
   EXPECT_EQ(plan, reinterpret_cast<flashmla_plan*>(uintptr_t{0x10}));
 }
 
+TEST(Plan, AnExecutorIsCheckedFieldByField) {
+  auto const answer = [](flashmla_executor const& executor, Target target) {
+    Problem const problem = small_problem();
+    target.executor = &executor;
+    flashmla_plan* plan = nullptr;
+    flashmla_status const status = flashmla_plan_create(&problem, &target, &plan);
+    EXPECT_EQ(plan, nullptr);
+    return std::pair(status, std::string(flashmla_last_error()));
+  };
+  auto const inline_loop = [](int32_t count, auto const& task) {
+    for (int32_t i = 0; i < count; ++i) task(i);
+  };
+  flashmla_executor const good = executor_of(inline_loop);
+  flashmla_executor bad = good;
+  bad.struct_size = 0;
+  EXPECT_EQ(answer(bad, two_threads()),
+            std::pair(FLASHMLA_INVALID_ARGUMENT,
+                      std::string("plan_create: struct_size: got 0, expected 24 (sizeof(flashmla_executor); is the field set?)")));
+  bad = good;
+  bad.flags = 1;
+  EXPECT_EQ(answer(bad, two_threads()),
+            std::pair(FLASHMLA_INVALID_ARGUMENT, std::string("plan_create: executor.flags: got 1, expected 0 (unknown flag 1)")));
+  bad = good;
+  bad.parallel_for = nullptr;
+  EXPECT_EQ(
+      answer(bad, two_threads()),
+      std::pair(FLASHMLA_INVALID_ARGUMENT, std::string("plan_create: executor.parallel_for: got null, expected a flashmla_parallel_for")));
+  EXPECT_EQ(answer(good, Target(cuda_device(0))),
+            std::pair(FLASHMLA_INVALID_ARGUMENT, std::string("plan_create: executor: got one, expected none (threads are the CPU's)")));
+}
+
 TEST(Plan, NullHandlesAreRefused) {
   Step step;
   View const schedule = step.schedule.view(), workspace = step.workspace.view();

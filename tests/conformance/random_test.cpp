@@ -44,12 +44,12 @@ TEST(Random, ShuffleKeepsEveryValue) {
   EXPECT_EQ(values, sorted);
 }
 
-TEST(Noise, HasTheDeviationOfACacheInEitherType) {
-  for (flashmla_dtype const dtype : {FLASHMLA_BF16, FLASHMLA_FP16}) {
+TEST(Noise, HasTheDeviationOfACacheInEachType) {
+  for (flashmla_dtype const dtype : {FLASHMLA_BF16, FLASHMLA_FP16, FLASHMLA_FP32}) {
     Random random(5);
     double squares = 0;
     for (int i = 0; i < 100; ++i) {
-      uint16_t row[576];
+      float row[576];
       copy_noise(random, dtype, row, 576);
       for (int d = 0; d < 576; ++d) squares += std::pow(reference::load(dtype, row, d), 2);
     }

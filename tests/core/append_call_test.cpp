@@ -44,6 +44,17 @@ TEST(AppendCall, AFusedCallIsReducedToAPair) {
   EXPECT_EQ(call.format->id, FLASHMLA_KV_FP16_576);
 }
 
+TEST(AppendCall, Float32IsTheCpus) {
+  AppendArgs args = good_args();
+  args.kv_format = FLASHMLA_KV_FP32_576;
+  args.kv = View::contiguous(fake_memory(0), kFp32, kCpu, {kTokens, 576});
+  args.cache = View::contiguous(fake_memory(2), kFp32, kCpu, {kPages, 32, 576});
+  EXPECT_EQ(validate(args).kpe, static_cast<char*>(fake_memory(0)) + 2048);
+  for (flashmla_view* const view : {&args.kv, &args.cache, &args.slot_mapping}) view->device = cuda_device(0);
+  expect_error({FLASHMLA_UNSUPPORTED, "append", "kv_format", "got FP32_576, expected BF16_576 or FP16_576 on a GPU"},
+               [&] { validate(args); });
+}
+
 TEST(AppendCall, APairAndACacheWithItsHead) {
   AppendArgs args = good_args();
   use_pair(args);

@@ -84,6 +84,12 @@ std::vector<BadProblem> bad_problems() {
       p.scale = value;
     };
   };
+  auto const invariant = [](int32_t chunk_tokens) {
+    return [chunk_tokens](P& p) {
+      p.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT;
+      p.chunk_tokens = chunk_tokens;
+    };
+  };
   return {
       {kInvalid, "struct_size", "got 0", [](P& p) { p.struct_size = 0; }},
       {kInvalid, "struct_size", "got 92, expected 104", [](P& p) { p.struct_size = 92; }},
@@ -100,7 +106,8 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "kv_format", "got 77", [](P& p) { p.kv_format = 77; }},
       {kUnsupported, "kv_format", "got FP8_V32_656, expected BF16_576 or FP16_576", [](P& p) { p.kv_format = FLASHMLA_KV_FP8_V32_656; }},
       {kInvalid, "page_tokens", "got -64", [](P& p) { p.page_tokens = -64; }},
-      {kInvalid, "q_dtype", "got FP32, expected BF16 or FP16", [](P& p) { p.q_dtype = FLASHMLA_FP32; }},
+      {kInvalid, "q_dtype", "got FP64, expected BF16, FP16 or FP32", [](P& p) { p.q_dtype = FLASHMLA_FP64; }},
+      {kUnsupported, "q_dtype", "got FP32, expected BF16", [](P& p) { p.q_dtype = FLASHMLA_FP32; }},
       {kUnsupported, "q_dtype", "got FP16, expected BF16", [](P& p) { p.q_dtype = FLASHMLA_FP16; }},
       {kInvalid, "out_dtype", "got INT8", [](P& p) { p.out_dtype = FLASHMLA_INT8; }},
       {kInvalid, "out_dtype", "got 55", [](P& p) { p.out_dtype = 55; }},
@@ -108,7 +115,8 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "lse_layout", "got -1", [](P& p) { p.lse_layout = -1; }},
       {kInvalid, "empty_row", "got 9", [](P& p) { p.empty_row = 9; }},
       {kInvalid, "chunk_tokens", "got 512, expected 0", [](P& p) { p.chunk_tokens = 512; }},
-      {kUnsupported, "flags", "FLASHMLA_PROBLEM_BATCH_INVARIANT", [](P& p) { p.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT; }},
+      {kInvalid, "chunk_tokens", "got 100, expected a multiple of 64", invariant(100)},
+      {kInvalid, "chunk_tokens", "got -64", invariant(-64)},
       {kInvalid, "scale", "got 0.5, expected 0 without", [](P& p) { p.scale = 0.5f; }},
       {kInvalid, "scale", "got -1", scale(-1)},
       {kInvalid, "scale", "got inf", scale(std::numeric_limits<float>::infinity())},
@@ -128,6 +136,18 @@ std::vector<BadProblem> bad_problems() {
       {kInvalid, "max_kv_len", "at most 2147483647", [](P& p) { p.max_kv_len = int64_t{1} << 31; }},
       {kInvalid, "max_total_kv_tokens", "got -9", [](P& p) { p.max_total_kv_tokens = -9; }},
   };
+}
+
+TEST(Problem, ChunksHaveADefaultByHeads) {
+  flashmla_problem problem = good_problem();
+  EXPECT_EQ(validate(problem).chunk_tokens, 0);
+  problem.flags |= FLASHMLA_PROBLEM_BATCH_INVARIANT;
+  for (auto const& [h_q, chunk] : {std::pair{1, 1024}, {32, 1024}, {33, 4096}, {128, 4096}}) {
+    problem.h_q = h_q;
+    EXPECT_EQ(validate(problem).chunk_tokens, chunk) << h_q;
+  }
+  problem.chunk_tokens = 512;
+  EXPECT_EQ(validate(problem).chunk_tokens, 512);
 }
 
 TEST(Problem, BadValuesAreNamed) {
@@ -157,6 +177,36 @@ TEST(Problem, AStructOfALaterVersionIsAcceptedWhenItsNewFieldsAreZero) {
   EXPECT_EQ(validate(grown.problem).h_q, 16);
   grown.later = 1;
   expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "struct_size", "later version"}, [&] { validate(grown.problem); });
+}
+
+TEST(Target, MayBeOfTheFirstVersion) {
+  flashmla_target target = good_target();
+  target.num_threads = 3;
+  target.struct_size = offsetof(flashmla_target, executor);
+  target.executor = reinterpret_cast<flashmla_executor const*>(1);  // belongs to somebody else: not to be read
+  EXPECT_EQ(validate(target).num_threads, 3);
+  EXPECT_EQ(validate(target).executor.parallel_for, nullptr);
+}
+
+TEST(Target, KeepsTheExecutor) {
+  flashmla_executor executor{};
+  executor.struct_size = sizeof executor;
+  executor.context = &executor;
+  executor.parallel_for = [](void*, int32_t, flashmla_task, void*) {};
+  flashmla_target target = good_target();
+  target.executor = &executor;
+  EXPECT_EQ(validate(target).executor.parallel_for, executor.parallel_for);
+  EXPECT_EQ(validate(target).executor.context, &executor);
+  executor.flags = 2;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "flags", "unknown flag 2"}, [&] { validate(target); });
+  executor.flags = 0;
+  executor.struct_size = 0;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "struct_size", "flashmla_executor"}, [&] { validate(target); });
+  executor.struct_size = sizeof executor;
+  executor.parallel_for = nullptr;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor.parallel_for", "got null"}, [&] { validate(target); });
+  target.device.kind = FLASHMLA_CUDA;
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor", "expected none"}, [&] { validate(target); });
 }
 
 struct BadTarget {

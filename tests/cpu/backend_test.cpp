@@ -42,9 +42,6 @@ TEST(Backend, RefusesWhatIsNotBuiltByName) {
   problem = good;
   problem.extra_format = core::find_kv_format(FLASHMLA_KV_BF16_576);
   expect_unsupported(problem, "extra_kv_format");
-  problem = good;
-  problem.batch_invariant = true;
-  expect_unsupported(problem, "flags");
 }
 
 TEST(Backend, PlansDescribeThemselves) {

@@ -43,6 +43,8 @@ struct CallSetup {
   flashmla_empty_row empty_row = FLASHMLA_EMPTY_LSE_PLUS_INF;
   flashmla_isa isa = FLASHMLA_ISA_AUTO;
   int32_t threads = 1;
+  flashmla_executor executor{};
+  bool batch_invariant = false;
 };
 
 inline core::Problem problem_of(CallSetup const& s) {
@@ -57,6 +59,8 @@ inline core::Problem problem_of(CallSetup const& s) {
   problem.empty_row = s.empty_row;
   problem.causal = s.causal;
   problem.scale = s.scale;
+  problem.batch_invariant = s.batch_invariant;
+  problem.chunk_tokens = s.batch_invariant ? 64 : 0;
   problem.max_batch = static_cast<int64_t>(s.kv_len.size());
   problem.max_q_tokens = s.q_tokens;
   return problem;
@@ -94,6 +98,7 @@ class DecodeFixture {
     core::Target target;
     target.isa = setup_.isa;
     target.num_threads = setup_.threads;
+    target.executor = setup_.executor;
     return target;
   }
 

@@ -24,13 +24,16 @@ constexpr size_t kCacheNumbers = size_t{kTokens} * kQkDim;
 class Setup {
  public:
   explicit Setup(Storage storage)
-      : cache_(kCaches * kCacheNumbers), q_(size_t{kMaxRows} * kQkDim), table_(kCaches * (kTokens / kPageTokens)) {
+      : words_(static_cast<size_t>(number_bytes(storage) / 2)),
+        cache_(kCaches * kCacheNumbers * words_),
+        q_(size_t{kMaxRows} * kQkDim * words_),
+        table_(kCaches * (kTokens / kPageTokens)) {
     std::mt19937 rng(5);
-    bool const is_bf16 = storage == Storage::kBf16;
-    for (uint16_t& x : q_) x = number(rng, is_bf16);
-    for (size_t i = 0; i < kCacheNumbers; ++i) cache_[i] = number(rng, is_bf16);
-    for (size_t c = 1; c < kCaches; ++c)
-      std::copy_n(cache_.begin(), kCacheNumbers, cache_.begin() + static_cast<ptrdiff_t>(c * kCacheNumbers));
+    bool const is_upper = storage != Storage::kFp16;  // a BF16 number is the upper word of a float
+    size_t const cache_words = kCacheNumbers * words_;
+    for (uint16_t& x : q_) x = number(rng, is_upper);  // lower words may hold anything
+    for (size_t i = 0; i < cache_words; ++i) cache_[i] = number(rng, is_upper);
+    for (size_t c = 1; c < kCaches; ++c) std::copy_n(cache_.begin(), cache_words, cache_.begin() + static_cast<ptrdiff_t>(c * cache_words));
     std::iota(table_.begin(), table_.end(), 0);
     std::shuffle(table_.begin(), table_.end(), rng);
     task_.latent = kLatent;
@@ -44,9 +47,9 @@ class Setup {
     task_.limit = limit_;
     task_.fault = &fault_;
     char const* const base = reinterpret_cast<char const*>(cache_.data());
-    int64_t const token_bytes = kQkDim * 2;
+    int64_t const token_bytes = kQkDim * number_bytes(storage);
     task_.keys = {base,
-                  base + kLatent * 2,
+                  base + kLatent * number_bytes(storage),
                   token_bytes * kPageTokens,
                   token_bytes,
                   token_bytes * kPageTokens,
@@ -71,8 +74,8 @@ class Setup {
     task_.num_rows = rows;
     task_.num_blocks = 1;
     for (int r = 0; r < kMaxRows; ++r) {
-      nope_[r] = q_.data() + r * kQkDim;
-      pe_[r] = q_.data() + r * kQkDim + kLatent;
+      nope_[r] = q_.data() + static_cast<size_t>(r * kQkDim) * words_;
+      pe_[r] = q_.data() + static_cast<size_t>(r * kQkDim + kLatent) * words_;
       limit_[r] = r < rows ? kTokens : 0;
     }
     task_.keys.page_table = table_.data() + next_++ % kCaches * (kTokens / kPageTokens);
@@ -92,6 +95,7 @@ class Setup {
     return static_cast<T*>(memory);  // for the whole run of the program
   }
 
+  size_t words_;  // of 16 bits in a number
   std::vector<uint16_t> cache_, q_;
   std::vector<int32_t> table_;
   void const *nope_[kMaxRows], *pe_[kMaxRows];
@@ -112,7 +116,7 @@ void time_row(IsaRow const& row, Storage storage, Setup& setup, int most_rows) {
     double narrow = 1e9, wide = 1e9;
   };
   bool const is_bf16 = storage == Storage::kBf16;
-  DecodeKernel const& wide = is_bf16 ? row.kernels->wide_bf16 : row.kernels->wide_fp16;
+  DecodeKernel const& wide = is_bf16 ? row.kernels->wide_bf16 : row.kernels->wide_fp32;
   std::vector<Best> best(static_cast<size_t>(most_rows));
   bench::CpuProbe const probe(row.isa, 1);
   bench::CpuCeilings ceilings = probe.measure();
@@ -124,12 +128,16 @@ void time_row(IsaRow const& row, Storage storage, Setup& setup, int most_rows) {
     }
     if (round % 4 == 3) ceilings = bench::best_of(ceilings, probe.measure());
   }
-  std::printf("%s, %s: %.1f GB/s, %.0f GFLOP/s\n", core::isa_name(row.isa), is_bf16 ? "bf16" : "fp16", ceilings.read_gbps,
-              is_bf16 ? ceilings.gflops : ceilings.fp32_gflops);
+  std::printf("%s, %s: %.1f GB/s, %.0f GFLOP/s\n", core::isa_name(row.isa),
+              is_bf16                     ? "bf16"
+              : storage == Storage::kFp16 ? "fp16"
+                                          : "fp32",
+              ceilings.read_gbps, is_bf16 ? ceilings.gflops : ceilings.fp32_gflops);
   for (int rows = 1; rows <= most_rows; ++rows) {
     Best const& b = best[static_cast<size_t>(rows - 1)];
-    double const floor = bench::decode_floor_seconds(ceilings, is_bf16 ? FLASHMLA_BF16 : FLASHMLA_FP16,
-                                                     2.0 * (kQkDim + kLatent) * kTokens * rows, kCacheNumbers * 2.0);
+    double const floor =
+        bench::decode_floor_seconds(ceilings, is_bf16 ? FLASHMLA_BF16 : FLASHMLA_FP16, 2.0 * (kQkDim + kLatent) * kTokens * rows,
+                                    static_cast<double>(kCacheNumbers) * number_bytes(storage));
     std::printf(
         "  %2d rows: narrow %.3f ms (%.0f %% of floor), wide %.3f ms%s\n", rows, b.narrow * 1e3, 100 * floor / b.narrow, b.wide * 1e3,
         (b.narrow <= b.wide) == (row.kernels->decode_for(rows, storage).run == row.kernels->narrow.run) ? ""
@@ -145,7 +153,7 @@ int main(int argc, char** argv) {
   using namespace flashmla::cpu;
   int const most_rows = argc > 1 ? std::clamp(std::atoi(argv[1]), 1, kMaxRows) : kMaxRows;
   std::string const only = argc > 2 ? argv[2] : "";
-  for (Storage const storage : {Storage::kBf16, Storage::kFp16}) {
+  for (Storage const storage : {Storage::kBf16, Storage::kFp16, Storage::kFp32}) {
     Setup setup(storage);
     for (IsaRow const& row : isa_table())
       if (is_usable(row.isa) && (only.empty() || only == flashmla::core::isa_name(row.isa))) time_row(row, storage, setup, most_rows);

@@ -65,12 +65,14 @@ KINDS = [
     Kind("numpy-bf16", "bf16_576", ml_dtypes.bfloat16, lambda a: a, _widen),
     Kind("numpy-uint16", "bf16_576", ml_dtypes.bfloat16, _uint16, _from_uint16, dtype="bf16"),
     Kind("numpy-fp16", "fp16_576", np.float16, lambda a: a, _widen),
+    Kind("numpy-fp32", "fp32_576", np.float32, lambda a: a, _widen),
     Kind("dlpack-fp16", "fp16_576", np.float16, Foreign, lambda a: _widen(a.array), allocates=False),
 ]
 if torch is not None:
     KINDS += [
         Kind("torch-bf16", "bf16_576", ml_dtypes.bfloat16, to_torch, lambda t: t.double().numpy()),
         Kind("torch-fp16", "fp16_576", np.float16, to_torch, lambda t: t.double().numpy()),
+        Kind("torch-fp32", "fp32_576", np.float32, to_torch, lambda t: t.double().numpy()),
     ]
 
 FP16_KINDS = [kind for kind in KINDS if kind.kv_format == "fp16_576" and kind.allocates]

@@ -13,7 +13,7 @@ from flashmla._library import lib
 
 HEADER = ROOT / "include" / "flashmla" / "flashmla.h"
 STRUCTS = {
-    "flashmla_device": _abi.Device, "flashmla_view": _abi.View, "flashmla_problem": _abi.Problem, "flashmla_target": _abi.Target,
+    "flashmla_device": _abi.Device, "flashmla_view": _abi.View, "flashmla_problem": _abi.Problem, "flashmla_target": _abi.Target, "flashmla_executor": _abi.Executor,
     "flashmla_lengths": _abi.Lengths, "flashmla_decode_args": _abi.DecodeArgs, "flashmla_merge_args": _abi.MergeArgs,
     "flashmla_append_args": _abi.AppendArgs, "flashmla_page_copy": _abi.PageCopy, "flashmla_copy_pages_args": _abi.CopyPagesArgs,
     "flashmla_fault": _abi.Fault, "flashmla_part": _abi.Part,

@@ -203,7 +203,6 @@ UNSUPPORTED = [
     ({"extra_indices_in_kvcache": torch.zeros(1)}, "extra_indices_in_kvcache"),
     ({"topk_length": torch.zeros(1)}, "topk_length"),
     ({"extra_topk_length": torch.zeros(1)}, "extra_topk_length"),
-    ({"enable_batch_invariant": True}, "flash_mla_with_kvcache"),
 ]
 
 
@@ -212,9 +211,21 @@ UNSUPPORTED = [
 def test_what_is_not_built(style, more, words):
     args = arguments()
     plan = flash_mla.get_mla_metadata(*(args[3], 16, 1) if style == "tensors" else ())
-    if style == "used object" and "enable_batch_invariant" not in more:
+    if style == "used object":
         flash_mla.flash_mla_with_kvcache(*args, *plan)
     check(lambda: flash_mla.flash_mla_with_kvcache(*args, *plan, **more), Status.UNSUPPORTED, words)
+
+
+def test_batch_invariant():
+    q, cache, table, seqlens, v = arguments()
+    out, lse = flash_mla.flash_mla_with_kvcache(q, cache, table, seqlens, v, *flash_mla.get_mla_metadata(), enable_batch_invariant=True)
+    for i in range(len(seqlens)):
+        alone = flash_mla.flash_mla_with_kvcache(
+            q[i : i + 1], cache, table[i : i + 1], seqlens[i : i + 1], v, *flash_mla.get_mla_metadata(), enable_batch_invariant=True
+        )
+        assert torch.equal(alone[0], out[i : i + 1]) and torch.equal(alone[1], lse[i : i + 1])
+    plain, _ = flash_mla.flash_mla_with_kvcache(q, cache, table, seqlens, v, *flash_mla.get_mla_metadata())
+    torch.testing.assert_close(out.float(), plain.float(), rtol=1e-2, atol=1e-3)
 
 
 def test_other_operations_are_refused():

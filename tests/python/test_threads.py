@@ -114,3 +114,33 @@ def test_plans_are_destroyed_and_arrays_not_kept():
     del plan
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("batch_invariant", [False, True])
+def test_work_on_the_callers_threads(threads, batch_invariant):
+    kind = BY_NAME["numpy-fp16"]
+    case = make_case([700, 3, 260], element=kind.element)
+    q, cache = case.as_type(kind.element)
+    fields = {"h_q": 16, "kv_format": kind.kv_format, "max_batch": 3, "num_threads": 3, "batch_invariant": batch_invariant}
+    fields |= {"chunk_tokens": 64} if batch_invariant else {}
+    expected = flashmla.DecodePlan(**fields)
+    expected.update(case.kv_len)
+    wanted = expected.run(q, cache, case.page_table, case.kv_len)
+    assert_decode(*(a.astype(np.float64) for a in wanted), case)
+    with ThreadPoolExecutor(threads) as pool:
+        plan = flashmla.DecodePlan(**fields, executor=pool)
+        assert "3 threads of the caller" in plan.describe()
+        plan.update(case.kv_len)
+        gc.collect()
+        for _ in range(3):
+            for got, want in zip(plan.run(q, cache, case.page_table, case.kv_len), wanted):
+                np.testing.assert_array_equal(got, want)
+    for got, want in zip(plan.run(q, cache, case.page_table, case.kv_len), wanted):  # the pool was shut down: this thread does it all
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_is_no_executor():
+    for pool in (3, object()):
+        with pytest.raises(flashmla.Error, match="executor: got "):
+            flashmla.DecodePlan(h_q=16, kv_format="bf16_576", max_batch=1, executor=pool)

@@ -80,7 +80,15 @@ def test_refusals_name_the_argument():
         (lambda: OPS.merge(torch.zeros(1, 1, 1, 8), torch.zeros(1, 1, 1), out_dtype=torch.int8), "out_dtype: got torch.int8"),
     ]:
         check(call, Status.INVALID_ARGUMENT, words)
-    check(lambda: OPS.decode(q.float(), cache.float(), table, kv_len), Status.UNSUPPORTED, "cache: got dtype torch.float32")
+    check(lambda: OPS.decode(q, cache.double(), table, kv_len), Status.UNSUPPORTED, "cache: got dtype torch.float64")
+
+
+def test_float32():
+    q, cache, table, kv_len = tensors_of(CASE)
+    out, lse = OPS.decode(q, cache, table, kv_len)
+    out_32, lse_32 = OPS.decode(q.float(), cache.float(), table, kv_len)
+    assert out_32.dtype == torch.float32
+    assert torch.allclose(out_32, out.float(), atol=1e-2) and torch.allclose(lse_32, lse, atol=1e-3)
 
 
 CHECKED = {

@@ -96,6 +96,7 @@ TEST(Cli, BadArgumentsEndWithTwoAndNothingOnStandardOutput) {
   expect_usage_error("check --filter no-such-check-at-all --backend cpu --isa portable", "no-such-check-at-all");
   expect_usage_error("bench --heads 0", "--heads");
   expect_usage_error("bench --dtype fp4 --kv 64", "fp4");
+  expect_usage_error("bench --chunk 64 --kv 64", "--batch-invariant");
   expect_usage_error("bench --heads 400 --kv 64", "400");
   expect_usage_error("replay", "trace");
   expect_usage_error("replay /nowhere/trace.jsonl", "/nowhere/trace.jsonl");
@@ -187,6 +188,12 @@ TEST(Cli, BenchReportsTimesCeilingsAndErrors) {
     EXPECT_GT(row["ceilings"]["bytes_per_s"].get<double>(), 0);
     EXPECT_TRUE(row["correct"].get<bool>());
   }
+  auto const invariant =
+      json_of("bench --backend cpu --threads 2 --heads 4 --kv 300 --rounds 1 --dtype bf16,fp32 --batch-invariant --chunk 64");
+  ASSERT_EQ(invariant["rows"].size(), 2u);
+  EXPECT_EQ(invariant["rows"][1]["dtype"], "fp32");
+  EXPECT_LT(invariant["rows"][1]["relative_error"].get<double>(), 5e-6);
+  for (auto const& row : invariant["rows"]) EXPECT_TRUE(row["correct"].get<bool>() && row["batch_invariant"].get<bool>());
 }
 
 TEST(Cli, ReplayServesTheShippedCuts) {

@@ -16,7 +16,10 @@ TEST(Target, IsaNamesGoBothWays) {
 TEST(Target, DtypeBringsItsCacheFormat) {
   EXPECT_EQ(parse_dtype("bf16").format, kKvBf16_576);
   EXPECT_EQ(parse_dtype("fp16").dtype, kFp16);
+  EXPECT_EQ(parse_dtype("fp32").format, FLASHMLA_KV_FP32_576);
   EXPECT_THROW(static_cast<void>(parse_dtype("fp8")), UsageError);
+  EXPECT_EQ(parse_16_bit_dtype("fp16").dtype, kFp16);
+  EXPECT_THROW(static_cast<void>(parse_16_bit_dtype("fp32")), UsageError);
 }
 
 TEST(Target, CpuIsAlwaysThere) {

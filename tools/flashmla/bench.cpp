@@ -19,6 +19,8 @@ struct BenchOptions {
   BenchAxes axes{{16, 128}, {1}, {4096}, {1}, {64}, {}};
   std::vector<std::string> dtypes = {"bf16"};
   int64_t rounds = 9;
+  bool batch_invariant = false;
+  int32_t chunk_tokens = 0;
   BackendOptions backend;
   bool json = false;
 };
@@ -30,12 +32,11 @@ struct Row {
   std::string unsupported;  // the library's words
 };
 
-char const* dtype_name(BenchCase const& shape) { return shape.type.dtype == kFp16 ? "fp16" : "bf16"; }
-
 nlohmann::json to_json(Row const& row) {
   BenchCase const& shape = row.shape;
   nlohmann::json out = {{"heads", shape.heads},       {"batch", shape.batch},      {"kv", shape.kv_tokens},
-                        {"q_tokens", shape.q_tokens}, {"page", shape.page_tokens}, {"dtype", dtype_name(shape)}};
+                        {"q_tokens", shape.q_tokens}, {"page", shape.page_tokens}, {"dtype", dtype_name(shape.type)}};
+  if (shape.batch_invariant) out["batch_invariant"] = true;
   if (!row.result) {
     out["unsupported"] = row.unsupported;
     return out;
@@ -72,7 +73,7 @@ void print_text(std::vector<Row> const& rows, Target const& target) {
   for (Row const& row : rows) {
     BenchCase const& shape = row.shape;
     std::vector<std::string> cells = {std::to_string(shape.heads),    std::to_string(shape.batch),       std::to_string(shape.kv_tokens),
-                                      std::to_string(shape.q_tokens), std::to_string(shape.page_tokens), dtype_name(shape)};
+                                      std::to_string(shape.q_tokens), std::to_string(shape.page_tokens), dtype_name(shape.type)};
     if (row.result) {
       BenchResult const& result = *row.result;
       last = &result;
@@ -118,7 +119,9 @@ int run(BenchOptions const& options) {
   auto const device = target.device.kind == FLASHMLA_CUDA ? open_cuda_device(target.device.index) : open_host_device();
   std::vector<Row> rows;
   bool any = false, correct = true;
-  for (BenchCase const& shape : combinations(axes)) {
+  for (BenchCase& shape : combinations(axes)) {
+    shape.batch_invariant = options.batch_invariant;
+    shape.chunk_tokens = options.chunk_tokens;
     rows.push_back(measure(shape, options, target, *device));
     any = any || rows.back().result;
     correct = correct && (!rows.back().result || rows.back().result->correct());
@@ -148,7 +151,12 @@ void add_bench(CLI::App& app, Action& chosen) {
   axis("--kv", options->axes.kv_tokens, "tokens in the cache of each request");
   axis("--q-tokens", options->axes.q_tokens, "query tokens of each request");
   axis("--page", options->axes.page_tokens, "tokens a page");
-  command->add_option("--dtype", options->dtypes, "bf16, fp16")->delimiter(',')->capture_default_str();
+  command->add_option("--dtype", options->dtypes, "bf16, fp16, fp32 (CPU only)")->delimiter(',')->capture_default_str();
+  auto* const invariant =
+      command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
+  command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")
+      ->check(whole_number(0, 2147483647))
+      ->needs(invariant);
   command->add_option("--rounds", options->rounds, "rounds to keep")->check(whole_number(1, 1000))->capture_default_str();
   add_backend_options(*command, options->backend);
   add_json_flag(*command, options->json);

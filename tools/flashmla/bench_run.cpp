@@ -29,10 +29,10 @@ class BenchCall {
     request_pages_ = (shape.kv_tokens + shape.page_tokens - 1) / shape.page_tokens;
     table_pages_ = std::max<int64_t>(1, request_pages_);
     int64_t const call_pages = std::max<int64_t>(1, shape.batch * request_pages_);
-    int64_t const call_bytes = call_pages * shape.page_tokens * kTokenBytes;
+    int64_t const call_bytes = call_pages * shape.page_tokens * kQkDim * shape.type.bytes();
     num_caches_ = std::clamp<int64_t>((device.cold_bytes() + call_bytes - 1) / call_bytes, 2, kMostCaches);
     num_pages_ = num_caches_ * call_pages;
-    require_memory(num_pages_ * shape.page_tokens * kTokenBytes);
+    require_memory(num_pages_ * shape.page_tokens * kQkDim * shape.type.bytes());
     make_inputs();
     schedule_ = Buffer(device, plan_.schedule_bytes());
     workspace_ = Buffer(device, plan_.workspace_bytes());
@@ -80,6 +80,7 @@ Problem BenchCall::problem(BenchCase const& shape) {
   problem.page_tokens = shape.page_tokens;
   problem.max_q_tokens = shape.q_tokens;
   problem.max_total_kv_tokens = static_cast<int64_t>(shape.batch) * shape.kv_tokens;
+  if (shape.batch_invariant) problem.set_batch_invariant(shape.chunk_tokens);
   return problem.set_causal();
 }
 
@@ -93,11 +94,11 @@ void BenchCall::require_memory(int64_t cache_bytes) const {
 void BenchCall::make_inputs() {
   constexpr uint64_t kSeed = 1;
   int64_t const rows = static_cast<int64_t>(shape_.batch) * shape_.q_tokens * shape_.heads;
-  q_ = random_numbers(device_, shape_.type.dtype, kQueryStd, rows * kQkDim, kSeed);
-  out_ = Buffer(device_, static_cast<size_t>(rows * kLatent * kElementBytes));
+  q_ = random_numbers(device_, shape_.type, kQueryStd, rows * kQkDim, kSeed);
+  out_ = Buffer(device_, static_cast<size_t>(rows * kLatent * shape_.type.bytes()));
   lse_ = Buffer(device_, static_cast<size_t>(rows) * sizeof(float));
-  cache_ = Buffer(device_, static_cast<size_t>(num_pages_ * shape_.page_tokens * kTokenBytes));
-  TokenBlock(device_, shape_.type.dtype, kSeed + 1).fill(cache_.data(), num_pages_ * shape_.page_tokens, 0);
+  cache_ = Buffer(device_, static_cast<size_t>(num_pages_ * shape_.page_tokens * kQkDim * shape_.type.bytes()));
+  TokenBlock(device_, shape_.type, kSeed + 1).fill(cache_.data(), num_pages_ * shape_.page_tokens, 0);
   device_.synchronize();
 
   std::vector<int32_t> pages(static_cast<size_t>(num_pages_));
@@ -133,10 +134,10 @@ DecodeArgs BenchCall::args(int64_t cache) const {
 
 RowSample BenchCall::sample(int64_t request) const {
   auto const rows = static_cast<size_t>(shape_.q_tokens) * static_cast<size_t>(shape_.heads);
-  auto const page_elems = static_cast<size_t>(shape_.page_tokens) * kQkDim;
+  auto const page_elems = static_cast<size_t>(shape_.page_tokens) * kQkDim * shape_.type.words();
   RowSample sample{shape_.type, shape_.page_tokens, shape_.q_tokens, shape_.heads, shape_.kv_tokens, {}, {}, {}, {}};
-  sample.q.resize(rows * kQkDim);
-  sample.out.resize(rows * kLatent);
+  sample.q.resize(rows * kQkDim * shape_.type.words());
+  sample.out.resize(rows * kLatent * shape_.type.words());
   sample.lse.resize(rows);
   sample.pages.resize(static_cast<size_t>(table_pages_) * page_elems);
   auto const first = static_cast<size_t>(request);
@@ -208,7 +209,8 @@ BenchResult run_bench(BenchCase const& shape, Target const& target, DeviceContex
   BenchResult result;
   result.shape = shape;
   result.kernel = call.describe();
-  result.work = decode_work(shape.batch, shape.q_tokens, static_cast<int64_t>(shape.batch) * shape.kv_tokens, shape.heads);
+  result.work =
+      decode_work(shape.batch, shape.q_tokens, static_cast<int64_t>(shape.batch) * shape.kv_tokens, shape.heads, shape.type.bytes());
 
   bool const cuda = target.device.kind == FLASHMLA_CUDA;
   double const once = device.measure(1, [&](int) { call.enqueue(); })->seconds_per_call();

@@ -21,6 +21,8 @@ struct BenchCase {
   int32_t q_tokens = 1;
   int32_t page_tokens = 64;
   ElementType type;
+  bool batch_invariant = false;
+  int32_t chunk_tokens = 0;  // with batch_invariant; 0: the library's choice
 };
 
 /// Every combination of some axes, the last axis running fastest.

@@ -36,10 +36,10 @@ Work& Work::operator+=(Work const& other) {
   return *this;
 }
 
-Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads) {
+Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, int64_t element_bytes) {
   double const rows = static_cast<double>(batch * q_tokens) * heads;
-  double const tokens = static_cast<double>(kv_tokens);
-  return {2.0 * heads * static_cast<double>(q_tokens) * tokens * (576 + 512), tokens * 576 * 2 + rows * (576 + 512) * 2};
+  double const tokens = static_cast<double>(kv_tokens), bytes = static_cast<double>(element_bytes);
+  return {2.0 * heads * static_cast<double>(q_tokens) * tokens * (576 + 512), tokens * 576 * bytes + rows * (576 + 512) * bytes};
 }
 
 double floor_seconds(Work const& work, Ceilings const& ceilings) {
@@ -56,7 +56,7 @@ Ceilings CeilingProbe::sample() {
     samples_.push_back({read_bytes_per_s(device_), kHopperFlopPerS});
   } else {
     bench::CpuCeilings const measured = cpu_->measure();
-    samples_.push_back({measured.read_gbps * 1e9, (dtype_ == kFp16 ? measured.fp32_gflops : measured.gflops) * 1e9});
+    samples_.push_back({measured.read_gbps * 1e9, (dtype_ != kBf16 ? measured.fp32_gflops : measured.gflops) * 1e9});
   }
   return samples_.back();
 }
@@ -74,8 +74,8 @@ std::string CeilingProbe::bandwidth_name() const {
 std::string CeilingProbe::rate_name() const {
   if (cuda()) return "H100 SXM data sheet, dense BF16, not measured";
   char const* what = "float32 multiply-add";
-  if ((isa_ == FLASHMLA_ISA_AVX512_BF16 || isa_ == FLASHMLA_ISA_NEON_BF16) && dtype_ != kFp16) what = "BF16 dot product";
-  if (isa_ == FLASHMLA_ISA_AMX_BF16 && dtype_ != kFp16) what = "BF16 tile product";
+  if ((isa_ == FLASHMLA_ISA_AVX512_BF16 || isa_ == FLASHMLA_ISA_NEON_BF16) && dtype_ == kBf16) what = "BF16 dot product";
+  if (isa_ == FLASHMLA_ISA_AMX_BF16 && dtype_ == kBf16) what = "BF16 tile product";
   return format("%s peak of %d threads, %s, measured", what, threads_, isa_name(isa_));
 }
 

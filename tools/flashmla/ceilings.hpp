@@ -26,7 +26,7 @@ struct Work {
 
   Work& operator+=(Work const& other);
 };
-Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads);
+Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, int64_t element_bytes = 2);
 
 /// The time below which `work` cannot be done.
 double floor_seconds(Work const& work, Ceilings const& ceilings);

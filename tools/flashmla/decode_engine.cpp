@@ -34,8 +34,8 @@ int64_t engine_bytes(EngineShape const& shape) {
 DecodeEngine::DecodeEngine(EngineShape const& shape, Target const& target, DeviceContext& device, FillProgress const& progress)
     : shape_(shape), device_(device), plan_(DecodePlan::make(problem(), target)) {
   int64_t const pool = shape.max_batch + kPoolRows;
-  queries_ = random_numbers(device, shape.type.dtype, kQueryStd, pool * shape.heads * kQkDim, shape.seed);
-  tokens_ = random_numbers(device, shape.type.dtype, conformance::kCacheStd, pool * kQkDim, shape.seed + 1);
+  queries_ = random_numbers(device, shape.type, kQueryStd, pool * shape.heads * kQkDim, shape.seed);
+  tokens_ = random_numbers(device, shape.type, conformance::kCacheStd, pool * kQkDim, shape.seed + 1);
   kv_len_ = Buffer(device, size_of(shape.max_batch * 4));
   page_table_ = Buffer(device, size_of(shape.max_batch * shape.max_request_pages * 4));
   slots_ = Buffer(device, size_of(shape.max_batch * 8));
@@ -59,7 +59,7 @@ Problem DecodeEngine::problem() const {
 
 void DecodeEngine::fill(FillProgress const& progress) {
   int64_t const cache_tokens = shape_.num_pages * shape_.page_tokens;
-  TokenBlock const block(device_, shape_.type.dtype, shape_.seed + 2);
+  TokenBlock const block(device_, shape_.type, shape_.seed + 2);
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
     caches_.emplace_back(device_, size_of(cache_tokens * kTokenBytes));
     block.fill(caches_.back().data(), cache_tokens, layer);

@@ -13,24 +13,26 @@ constexpr int64_t kBlockTokens = 4099;  // prime, so that no two pages are alike
 
 }  // namespace
 
-Buffer random_numbers(DeviceContext& device, DType dtype, float deviation, int64_t elements, uint64_t seed) {
-  std::vector<uint16_t> host(static_cast<size_t>(elements));
+Buffer random_numbers(DeviceContext& device, ElementType type, float deviation, int64_t elements, uint64_t seed) {
+  std::vector<uint16_t> host(static_cast<size_t>(elements) * type.words());
   conformance::Random random(seed);
-  conformance::fill_noise(random, dtype, deviation, host.data(), elements);
+  conformance::fill_noise(random, type.dtype, deviation, host.data(), elements);
   Buffer numbers(device, host.size() * sizeof(uint16_t));
   device.copy_in(numbers.data(), host.data(), numbers.bytes());
   return numbers;
 }
 
-TokenBlock::TokenBlock(DeviceContext& device, DType dtype, uint64_t seed)
-    : device_(device), block_(random_numbers(device, dtype, conformance::kCacheStd, kBlockTokens * kQkDim, seed)) {}
+TokenBlock::TokenBlock(DeviceContext& device, ElementType type, uint64_t seed)
+    : device_(device),
+      token_bytes_(kQkDim * type.bytes()),
+      block_(random_numbers(device, type, conformance::kCacheStd, kBlockTokens * kQkDim, seed)) {}
 
 void TokenBlock::fill(void* cache, int64_t num_tokens, int64_t variant) const {
   int64_t in_block = variant * 1009 % kBlockTokens;
   for (int64_t token = 0; token < num_tokens;) {
     int64_t const count = std::min(num_tokens - token, kBlockTokens - in_block);
-    device_.copy(static_cast<char*>(cache) + token * kTokenBytes, static_cast<char const*>(block_.data()) + in_block * kTokenBytes,
-                 static_cast<size_t>(count * kTokenBytes));
+    device_.copy(static_cast<char*>(cache) + token * token_bytes_, static_cast<char const*>(block_.data()) + in_block * token_bytes_,
+                 static_cast<size_t>(count * token_bytes_));
     token += count;
     in_block = 0;
   }

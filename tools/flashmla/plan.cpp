@@ -19,6 +19,8 @@ struct PlanOptions {
   int32_t q_tokens = 1;
   int32_t page_tokens = 64;
   std::string dtype = "bf16";
+  bool batch_invariant = false;
+  int32_t chunk_tokens = 0;
   BackendOptions backend;
   bool json = false;
 };
@@ -27,6 +29,7 @@ Problem problem_of(PlanOptions const& options) {
   Problem problem = Problem::decode(options.heads, parse_dtype(options.dtype).format, static_cast<int64_t>(options.kv_len.size()));
   problem.page_tokens = options.page_tokens;
   problem.max_q_tokens = options.q_tokens;
+  if (options.batch_invariant) problem.set_batch_invariant(options.chunk_tokens);
   return problem.set_causal();
 }
 
@@ -104,7 +107,12 @@ void add_plan(CLI::App& app, Action& chosen) {
   command->add_option("--heads", options->heads, "query heads, 1 to 128")->check(whole_number(1, 2147483647))->capture_default_str();
   command->add_option("--q-tokens", options->q_tokens, "query tokens a request")->check(whole_number(1, 2147483647))->capture_default_str();
   command->add_option("--page", options->page_tokens, "tokens a page")->check(whole_number(1, 2147483647))->capture_default_str();
-  command->add_option("--dtype", options->dtype, "bf16 or fp16")->capture_default_str();
+  command->add_option("--dtype", options->dtype, "bf16, fp16 or fp32")->capture_default_str();
+  auto* const invariant =
+      command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
+  command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")
+      ->check(whole_number(0, 2147483647))
+      ->needs(invariant);
   add_backend_options(*command, options->backend);
   add_json_flag(*command, options->json);
   command->callback([&chosen, options] { chosen = [options] { return run_plan(*options); }; });

@@ -157,7 +157,7 @@ std::string replay_text(ReplayResult const& result) {
   table.row({"device", result.device});
   table.row({"kernel", result.kernel.substr(0, result.kernel.find('\n'))});
   table.row({"model", format("DeepSeek-V3 shape: %d of %d heads, %d of %d layers, %s", shape.heads, kModelHeads, shape.layers, kModelLayers,
-                             shape.type.dtype == kFp16 ? "fp16" : "bf16")});
+                             dtype_name(shape.type))});
   table.row({"cache", format("%s pages of %d tokens a layer, %s in all layers; at most %lld requests at once",
                              format_count(shape.num_pages).c_str(), shape.page_tokens,
                              format_bytes(static_cast<double>(shape.num_pages * shape.page_tokens * kTokenBytes * shape.layers)).c_str(),
@@ -184,7 +184,7 @@ nlohmann::json replay_json(ReplayResult const& result) {
   return {{"trace", {{"name", result.trace_name}, {"format", trace_format_name(result.trace_format)}, {"requests", result.trace_requests}}},
           {"device", result.device},
           {"kernel", result.kernel},
-          {"model", {{"heads", shape.heads}, {"layers", shape.layers}, {"dtype", shape.type.dtype == kFp16 ? "fp16" : "bf16"}}},
+          {"model", {{"heads", shape.heads}, {"layers", shape.layers}, {"dtype", dtype_name(shape.type)}}},
           {"cache",
            {{"pages", shape.num_pages},
             {"page_tokens", shape.page_tokens},

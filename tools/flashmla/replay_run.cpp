@@ -56,7 +56,7 @@ class Replay {
         trace_(read_trace_file(options.trace)),
         target_(parse_target(options.backend)),
         device_(target_.device.kind == FLASHMLA_CUDA ? open_cuda_device(target_.device.index) : open_host_device()),
-        probe_(*device_, target_, parse_dtype(options.dtype).dtype),
+        probe_(*device_, target_, parse_16_bit_dtype(options.dtype).dtype),
         random_(options.seed) {}
 
   ReplayResult run() {
@@ -171,7 +171,7 @@ ReplaySizes choose_sizes(ReplayOptions const& options, DeviceContext const& devi
   double const free_bytes = static_cast<double>(device.free_bytes());
   Defaults const defaults = defaults_for(options.demo, cuda, free_bytes > 0 ? free_bytes / kGib : 8.0);
   ReplaySizes sizes;
-  sizes.shape.type = parse_dtype(options.dtype);
+  sizes.shape.type = parse_16_bit_dtype(options.dtype);
   sizes.shape.heads = options.heads > 0 ? options.heads : defaults.heads;
   sizes.shape.layers = options.layers > 0 ? options.layers : defaults.layers;
   sizes.shape.page_tokens = options.page_tokens;

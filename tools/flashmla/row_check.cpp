@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -15,8 +16,14 @@ namespace {
 
 constexpr int64_t kQkDim = 576, kVDim = 512;
 
-/// The value of a 16-bit code: BF16 is the upper half of a float; FP16 has 5 exponent bits with a bias of 15.
-double number(DType dtype, uint16_t code) {
+/// Number `i` of `words`. BF16 is the upper half of a float; FP16 has 5 exponent bits with a bias of 15.
+double number(DType dtype, std::vector<uint16_t> const& words, size_t i) {
+  if (dtype == kFp32) {
+    float value = 0;
+    std::memcpy(&value, words.data() + 2 * i, sizeof value);
+    return value;
+  }
+  uint16_t const code = words[i];
   if (dtype == kBf16) return std::bit_cast<float>(static_cast<uint32_t>(code) << 16);
   int const exponent = code >> 10 & 31, fraction = code & 1023;
   double const sign = (code & 0x8000) != 0 ? -1.0 : 1.0;
@@ -33,7 +40,8 @@ struct Call {
 
 Call call_of(RowSample const& sample) {
   int64_t const heads = sample.heads, q_tokens = sample.q_tokens;
-  int64_t const num_pages = static_cast<int64_t>(sample.pages.size()) / (sample.page_tokens * kQkDim);
+  int64_t const num_pages =
+      static_cast<int64_t>(sample.pages.size()) / (sample.page_tokens * kQkDim * static_cast<int64_t>(sample.type.words()));
   DType const dtype = sample.type.dtype;
   Call call{Problem::decode(sample.heads, sample.type.format, 1), {}, std::vector<int32_t>(static_cast<size_t>(num_pages))};
   call.problem.page_tokens = sample.page_tokens;
@@ -61,7 +69,10 @@ std::vector<reference::Row> spread_rows(RowSample const& sample, int32_t wanted)
 
 }  // namespace
 
-double relative_error_bound(DType dtype) { return dtype == kFp16 ? 4e-4 : 2.8e-3; }
+double relative_error_bound(DType dtype) {
+  if (dtype == kFp32) return 5e-6;
+  return dtype == kFp16 ? 4e-4 : 2.8e-3;
+}
 
 RowError compare_with_reference(RowSample const& sample, int32_t num_rows) {
   Call const call = call_of(sample);
@@ -77,7 +88,7 @@ RowError compare_with_reference(RowSample const& sample, int32_t num_rows) {
   for (size_t r = 0; r < rows.size(); ++r) {
     auto const first = static_cast<size_t>(rows[r].q_idx * sample.heads + rows[r].head) * kDims;
     for (size_t d = 0; d < kDims; ++d) {
-      double const expected = out[r * kDims + d], off = number(sample.type.dtype, sample.out[first + d]) - expected;
+      double const expected = out[r * kDims + d], off = number(sample.type.dtype, sample.out, first + d) - expected;
       difference += off * off;
       norm += expected * expected;
     }

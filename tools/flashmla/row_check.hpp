@@ -15,7 +15,7 @@ struct RowSample {
   int32_t q_tokens = 1;
   int32_t heads = 1;
   int32_t kv_len = 0;
-  std::vector<uint16_t> q;      // [q_tokens, heads, 576]
+  std::vector<uint16_t> q;      // [q_tokens, heads, 576], in words: two to a number of FP32
   std::vector<uint16_t> pages;  // [its pages in order, page_tokens, 576]
   std::vector<uint16_t> out;    // [q_tokens, heads, 512]
   std::vector<float> lse;       // [heads, q_tokens]
@@ -30,7 +30,7 @@ struct RowError {
 RowError compare_with_reference(RowSample const& sample, int32_t num_rows);
 
 /// The bound on RowError::relative that a correct kernel keeps: rounding P and out accounts for 2.64e-3 in BF16 and
-/// 3.3e-4 in FP16.
+/// 3.3e-4 in FP16; in FP32 it is the arithmetic.
 double relative_error_bound(DType dtype);
 
 }  // namespace flashmla::tools

@@ -45,10 +45,22 @@ flashmla_isa parse_isa(std::string const& name) {
   return static_cast<flashmla_isa>(found - kIsaNames.begin());
 }
 
+char const* dtype_name(ElementType type) {
+  if (type.dtype == kFp32) return "fp32";
+  return type.dtype == kFp16 ? "fp16" : "bf16";
+}
+
 ElementType parse_dtype(std::string const& name) {
   if (name == "bf16") return {FLASHMLA_BF16, FLASHMLA_KV_BF16_576};
   if (name == "fp16") return {FLASHMLA_FP16, FLASHMLA_KV_FP16_576};
-  throw UsageError("--dtype: got '" + name + "', expected bf16 or fp16");
+  if (name == "fp32") return {FLASHMLA_FP32, FLASHMLA_KV_FP32_576};
+  throw UsageError("--dtype: got '" + name + "', expected bf16, fp16 or fp32");
+}
+
+ElementType parse_16_bit_dtype(std::string const& name) {
+  ElementType const type = parse_dtype(name);
+  if (type.dtype == FLASHMLA_FP32) throw UsageError("--dtype: got 'fp32', expected bf16 or fp16 (here)");
+  return type;
 }
 
 Target parse_target(BackendOptions const& options) {

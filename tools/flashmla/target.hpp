@@ -1,6 +1,7 @@
 // Where a command runs and on what numbers: words of the command line into the library's enumerators, and back.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <flashmla/flashmla.hpp>
 #include <string>
@@ -13,12 +14,20 @@ namespace flashmla::tools {
 /// Of the words above; throws UsageError.
 [[nodiscard]] flashmla_isa parse_isa(std::string const& name);
 
-/// bf16 or fp16, with the cache format that goes with it.
+/// bf16, fp16 or fp32, with the cache format that goes with it.
 struct ElementType {
   DType dtype = kBf16;
   KvFormat format = kKvBf16_576;
+
+  [[nodiscard]] constexpr int64_t bytes() const { return dtype == kFp32 ? 4 : 2; }
+  /// Memory on the host is handled in words of 16 bits.
+  [[nodiscard]] constexpr size_t words() const { return static_cast<size_t>(bytes()) / sizeof(uint16_t); }
 };
+/// "bf16", "fp16", "fp32".
+[[nodiscard]] char const* dtype_name(ElementType type);
 [[nodiscard]] ElementType parse_dtype(std::string const& name);
+/// The same of 16 bits, which is what caches that are served hold.
+[[nodiscard]] ElementType parse_16_bit_dtype(std::string const& name);
 
 /// --backend auto|cpu|cuda, --device, --isa, --threads.
 struct BackendOptions {

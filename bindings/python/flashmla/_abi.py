@@ -58,6 +58,7 @@ class KvFormat(enum.IntEnum):
     BF16_512 = 11
     BF16_320 = 12
     BF16_288 = 13
+    FP32_576 = 14
 
 
 class LseBase(enum.IntEnum):
@@ -131,10 +132,18 @@ class Problem(_Sized):
     ]  # fmt: skip
 
 
+TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _i32)
+PARALLEL_FOR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, _i32, ctypes.c_void_p, ctypes.c_void_p)
+
+
+class Executor(_Sized):
+    _fields_ = [("struct_size", _u32), ("flags", _u32), ("parallel_for", PARALLEL_FOR), ("context", ctypes.c_void_p)]
+
+
 class Target(_Sized):
     _fields_ = [
         ("struct_size", _u32), ("flags", _u32), ("device", Device), ("isa", _i32), ("num_threads", _i32), ("num_sms", _i32),
-        ("reserved", _i32),
+        ("reserved", _i32), ("executor", ctypes.c_void_p),
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from flashmla._errors import invalid, member, whole_number
 
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _FLOAT_MAX = (2 - 2**-23) * 2.0**127
+_ELEMENTS = {KvFormat.FP16_576: DType.FP16, KvFormat.FP32_576: DType.FP32}
 _NARROW_VALUES = (KvFormat.BF16_320, KvFormat.BF16_288)
 
 
@@ -17,11 +18,12 @@ class Problem:
 
     h_q: query heads, 1 .. 128. h_kv: KV heads, divides h_q. kv_format: a `KvFormat`, e.g. "bf16_576". page_tokens: tokens a page.
     max_batch: requests a call; max_q_tokens: query tokens a request; max_kv_len: tokens a request (0: the page table's width rules);
-    max_total_kv_tokens: sum over a batch (0: unknown; a hint). q_dtype: "bf16" or "fp16", by default that of kv_format. out_dtype: "bf16",
+    max_total_kv_tokens: sum over a batch (0: unknown; a hint). q_dtype: "bf16", "fp16" or "fp32", by default that of kv_format. out_dtype: "bf16",
     "fp16" or "fp32" (for partial results that will be merged), by default q_dtype. causal: bottom-right aligned, query token i of s_q
     sees the keys before kv_len - s_q + i + 1. scale: softmax scale, finite and >= 0, by default qk_dim ** -0.5. lse_base, lse_layout,
     empty_row: see those enums; natural logarithm, [batch, h_q, q_tokens] and +inf by default. batch_invariant: a row's bits do not depend
-    on its batch mates; chunk_tokens is then the split size (0: the library chooses).
+    on its batch mates, on threads or on the schedule (CPU only); chunk_tokens is then the split size, a multiple of 64 (0: the library
+    chooses).
     """
 
     h_q: int
@@ -62,7 +64,7 @@ class Problem:
     @property
     def element_of_q(self):
         """The DType of q: q_dtype, or what the format implies."""
-        return self.q_dtype or (DType.FP16 if self.kv_format == KvFormat.FP16_576 else DType.BF16)
+        return self.q_dtype or _ELEMENTS.get(self.kv_format, DType.BF16)
 
     @property
     def element_of_out(self):

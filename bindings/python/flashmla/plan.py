@@ -1,5 +1,6 @@
 """DecodePlan: attention of new tokens over a paged KV cache, planned once and run once a layer."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import sys
@@ -61,12 +62,35 @@ class Schedule(Buffer):
         return None if self.batch < 0 else (self.batch, self.q_tokens)
 
 
+def _destroy(handle, _executor):
+    """_executor: alive for as long as the plan may call it."""
+    lib.flashmla_plan_destroy(handle)
+
+
+def _executor_of(pool):
+    """The C struct over a concurrent.futures.Executor."""
+    if not callable(getattr(pool, "submit", None)) or isinstance(pool, concurrent.futures.ProcessPoolExecutor):
+        raise invalid("plan_create", "executor", repr(pool), "a concurrent.futures.Executor of threads")
+
+    def parallel_for(_context, count, task, task_context):
+        call = _abi.TASK(task)
+        tasks = []
+        with contextlib.suppress(RuntimeError):  # a pool that was shut down: the calling thread does what is left
+            for index in range(count):
+                tasks.append(pool.submit(call, task_context, index))
+        concurrent.futures.wait(tasks)
+
+    return _abi.Executor(parallel_for=_abi.PARALLEL_FOR(parallel_for))
+
+
 class DecodePlan:
     """A problem bound to one device.
 
     DecodePlan(h_q=16, kv_format="bf16_576", max_batch=8, device="cuda:0") takes the fields of `Problem` as keywords, or a Problem.
     device: "cpu", "cuda", "cuda:N", a torch.device or a (DeviceKind, index) pair. isa ("auto" or a name of `Isa` in lower case) and
-    num_threads (0: every core of this process) are for the CPU; num_sms (0: all) limits the multiprocessors of a GPU.
+    num_threads (0: every core of this process) are for the CPU; num_sms (0: all) limits the multiprocessors of a GPU. executor: a
+    concurrent.futures.Executor whose threads do the CPU's work, cut for num_threads, instead of threads of the library; what it does not
+    run, the calling thread does. Not a process pool.
 
     Each step: `update(kv_len)` once, then `run(...)` once a layer. Both only enqueue on the current stream (the CPU is synchronous) and
     may be captured into a CUDA graph and replayed with changed lengths and tables. The plan owns a schedule and a workspace a stream;
@@ -75,7 +99,7 @@ class DecodePlan:
     Raises flashmla.Error: INVALID_ARGUMENT for what no device could do, UNSUPPORTED (with the nearest problem that is) for the rest.
     """
 
-    def __init__(self, problem=None, *, device="cpu", isa=Isa.AUTO, num_threads=0, num_sms=0, **fields):
+    def __init__(self, problem=None, *, device="cpu", isa=Isa.AUTO, num_threads=0, num_sms=0, executor=None, **fields):
         if problem is None:
             problem = _problem_of(fields)
         elif fields or not isinstance(problem, Problem):
@@ -88,11 +112,13 @@ class DecodePlan:
             num_sms=whole_number("plan_create", "num_sms", num_sms, 0, 2**31 - 1),
         )
         target.device.kind, target.device.index = self.device
+        self._executor = None if executor is None else _executor_of(executor)  # the library keeps its function
+        target.executor = None if executor is None else ctypes.addressof(self._executor)
         handle = ctypes.c_void_p()
         c_problem = problem.to_abi()
         check(lib.flashmla_plan_create(ctypes.byref(c_problem), ctypes.byref(target), ctypes.byref(handle)))
         self.handle = handle.value
-        weakref.finalize(self, lib.flashmla_plan_destroy, self.handle)
+        weakref.finalize(self, _destroy, self.handle, self._executor)
         self.schedule_bytes = lib.flashmla_plan_schedule_bytes(self.handle)
         self.workspace_bytes = lib.flashmla_plan_workspace_bytes(self.handle)
         self.scratch = owned_scratch(self.handle, self.workspace_bytes, self.device)

@@ -4,7 +4,7 @@
     torch.ops.flashmla.append(cache, kv, slot_mapping)                                     # mutates cache
     out, lse = torch.ops.flashmla.decode(q, cache, page_table, kv_len, schedule=schedule)  # once a layer
 
-Shapes, dtypes and meanings are those of `flashmla.DecodePlan.run`, `append` and `merge`; cache and q are fused, of BF16 or FP16. Plans are
+Shapes, dtypes and meanings are those of `flashmla.DecodePlan.run`, `append` and `merge`; cache and q are fused, of BF16, FP16 or FP32. Plans are
 kept by the module, one for what calls have in common, so an operator needs no object. `schedule` may be left out of `decode`, which then
 makes its own in every call. Work goes to the current stream. There is no backward. Errors are flashmla.Error.
 """
@@ -21,7 +21,7 @@ from flashmla.plan import Schedule
 from flashmla.torch import device as device_of
 from flashmla.torch import fill
 
-_FORMATS = {torch.bfloat16: "bf16_576", torch.float16: "fp16_576"}
+_FORMATS = {torch.bfloat16: "bf16_576", torch.float16: "fp16_576", torch.float32: "fp32_576"}
 _OUT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 _V_DIM = 512
 _ALIGNMENT = 256
@@ -50,7 +50,7 @@ def _operator(schema, fake):
 
 def _kv_format(operation, dtype):
     if dtype not in _FORMATS:
-        raise unsupported(operation, "cache", f"dtype {dtype}", "torch.bfloat16 or torch.float16")
+        raise unsupported(operation, "cache", f"dtype {dtype}", "torch.bfloat16, torch.float16 or torch.float32")
     return _FORMATS[dtype]
 
 

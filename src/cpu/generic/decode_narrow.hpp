@@ -24,7 +24,8 @@ struct DecodeNarrow {
   using Probability = typename Numbers::Probability;
 
   static constexpr int kStep = Numbers::kStep;
-  static constexpr int kLine = 32;  // numbers in a cache line
+  static constexpr int kBytes = Numbers::kBytes;
+  static constexpr int kSpan = 32;  // numbers that are prefetched together: a cache line of 16-bit numbers, or two lines
   static constexpr int kAccumulators = 8;
   static constexpr int kChunkRows = 4;  // rows that share a pass over the keys, at most
   static constexpr int kStepTokens = 32;
@@ -84,9 +85,12 @@ struct DecodeNarrow {
   }
   static void prefetch(PartTask const& task, Tile const& tile) {
     for (int t = 0; t < tile.num_groups * kGroupTokens; ++t) {
-      for (int k = 0; k < task.latent; k += kLine) Isa::prefetch(tile.latent[t] + k * 2);
-      for (int k = 0; k < task.rope; k += kLine) Isa::prefetch(tile.rope[t] + k * 2);
+      for (int k = 0; k < task.latent; k += kSpan) prefetch_span(tile.latent[t] + k * kBytes);
+      for (int k = 0; k < task.rope; k += kSpan) prefetch_span(tile.rope[t] + k * kBytes);
     }
+  }
+  static void prefetch_span(char const* p) {
+    for (int byte = 0; byte < kSpan * kBytes; byte += 64) Isa::prefetch(p + byte);
   }
 
   /// Rows [row, num_rows) in chunks of at most kChunkRows, of about equal size.
@@ -137,15 +141,15 @@ struct DecodeNarrow {
     char const* token[kTokens];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) token[t] = keys.tokens[t];
-    for (int line = 0; line < keys.num; line += kLine) {
+    for (int span = 0; span < keys.num; span += kSpan) {
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokens; t += kAllLines ? 1 : 2) Isa::prefetch(keys.soon[kAllLines ? t : t + (line / kLine & 1)] + line * 2);
+      for (int t = 0; t < kTokens; t += kAllLines ? 1 : 2) prefetch_span(keys.soon[kAllLines ? t : t + (span / kSpan & 1)] + span * kBytes);
 #pragma GCC unroll 4
-      for (int i = line; i < line + kLine; i += kStep) {
+      for (int i = span; i < span + kSpan; i += kStep) {
         if constexpr (kTokens <= kRows) {
           Vector k[kTokens];
 #pragma GCC unroll 8
-          for (int t = 0; t < kTokens; ++t) k[t] = Numbers::key(token[t] + i * 2);
+          for (int t = 0; t < kTokens; ++t) k[t] = Numbers::key(token[t] + i * kBytes);
 #pragma GCC unroll 4
           for (int r = 0; r < kRows; ++r) {
             Vector const query = Numbers::query(q + r * q_stride + i);
@@ -158,7 +162,7 @@ struct DecodeNarrow {
           for (int r = 0; r < kRows; ++r) query[r] = Numbers::query(q + r * q_stride + i);
 #pragma GCC unroll 8
           for (int t = 0; t < kTokens; ++t) {
-            Vector const k = Numbers::key(token[t] + i * 2);
+            Vector const k = Numbers::key(token[t] + i * kBytes);
 #pragma GCC unroll 4
             for (int r = 0; r < kRows; ++r) acc[r * kTokens + t] = Numbers::dot(acc[r * kTokens + t], query[r], k);
           }
@@ -255,24 +259,24 @@ struct DecodeNarrow {
   /// acc[r][v] += sum over the tokens of a step of p[r][token] * columns [column + v * kStep, + kStep) of the token.
   template <int kRows, int kVectors>
   static void weigh_strip(LanePair (&acc)[kRows * kVectors], Step const& step, int row, int column) {
-    constexpr int kColumns = kVectors * kStep, kLines = (kColumns + kLine - 1) / kLine;
+    constexpr int kColumns = kVectors * kStep, kSpans = (kColumns + kSpan - 1) / kSpan;
     PartTask const& task = *step.task;
     char const* const* const tokens = step.tile->latent + step.first;
-    bool const ahead = row == 0 && column % kLine == 0;
+    bool const ahead = row == 0 && column % kSpan == 0;
     char const* const* const soon = (ahead ? step.next->latent : step.tile->latent) + step.first;
     Probability const* const p = probabilities(task, row);
     for (int t = 0; t < step.count; t += 2) {
 #pragma GCC unroll 4
-      for (int line = 0; line < kLines; ++line) {
-        int const number = column + line * kLine;
-        Isa::prefetch(soon[t + 1 - (number / kLine & 1)] + number * 2);  // the lines that `dots` leaves out
+      for (int span = 0; span < kSpans; ++span) {
+        int const number = column + span * kSpan;
+        prefetch_span(soon[t + 1 - (number / kSpan & 1)] + number * kBytes);  // what `dots` leaves out
       }
       typename Numbers::Weight w[kRows];
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) w[r] = Numbers::weight(p + r * kStepTokens + t);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        ptrdiff_t const at = (column + v * kStep) * 2;
+        ptrdiff_t const at = (column + v * kStep) * kBytes;
         typename Numbers::Values const values = Numbers::values(tokens[t] + at, tokens[t + 1] + at);
 #pragma GCC unroll 4
         for (int r = 0; r < kRows; ++r) Numbers::weigh(&acc[r * kVectors + v], w[r], values);

@@ -25,7 +25,7 @@ struct DecodeTiles {
     for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
       Tile const& tile = tiles[at];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
-      Prefetcher<Isa> ahead = {&tiles[at ^ 1], task.latent, task.rope, 0, 0};
+      Prefetcher<Isa> ahead(task, tiles[at ^ 1]);
       score(task, tile, &ahead);
       for (int block = 0; block < task.num_blocks; ++block) {
         Softmax<Isa>::template run<true>(task, tile, block);

@@ -14,13 +14,14 @@ namespace flashmla::cpu {
 template <class Isa>
 struct KernelsOf {
   static void decode_wide(PartTask const& task) {
-    if (task.keys.storage == Storage::kFp16) return DecodeFp32<Isa>::run(task);
+    if (task.keys.storage != Storage::kBf16) return DecodeFp32<Isa>::run(task);
     if constexpr (Isa::kHasTiles) return DecodeTiles<Isa>::run(task);
     else if constexpr (Isa::kHasBf16Dot) return DecodeBf16<Isa>::run(task);
     else return DecodeFp32<Isa>::run(task);
   }
   static void decode_narrow(PartTask const& task) {
     if (task.keys.storage == Storage::kFp16) return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kFp16>>::run(task);
+    if (task.keys.storage == Storage::kFp32) return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kFp32>>::run(task);
     if constexpr (Isa::kHasBf16Dot) return DecodeNarrow<Isa, Bf16Pairs<Isa>>::run(task);
     else return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kBf16>>::run(task);
   }
@@ -30,6 +31,7 @@ struct KernelsOf {
             {&decode_narrow, AccLayout::kRows},
             Isa::kNarrowRowsBf16,
             Isa::kNarrowRowsFp16,
+            Isa::kNarrowRowsFp32,
             &RowsOut<Isa>::emit,
             &RowsOut<Isa>::add,
             &RowsOut<Isa>::store};

@@ -7,8 +7,8 @@
 
 namespace flashmla::cpu {
 
-/// Numbers stored in 16 bits, widened to float32. A set splits them between two vectors of lanes in an order of its own;
-/// queries and outputs follow it, so that only finished rows are put back into memory order.
+/// Numbers in float32: stored so, or widened from 16 bits. A set splits those between two vectors of lanes in an order of its
+/// own; queries and outputs follow it, so that only finished rows are put back into memory order.
 template <class Isa, Storage kStorage>
 struct WidenedNumbers {
   using Lanes = typename Isa::Lanes;
@@ -16,6 +16,7 @@ struct WidenedNumbers {
   using Query = float;
   using Probability = float;
   static constexpr int kStep = 2 * Isa::kLanes;
+  static constexpr int kBytes = number_bytes(kStorage);
 
   struct Values {
     Vector even, odd;  // of two tokens
@@ -25,7 +26,8 @@ struct WidenedNumbers {
   };
 
   static Vector key(char const* p) {
-    if constexpr (kStorage == Storage::kBf16) return Isa::split_bf16(p);
+    if constexpr (kStorage == Storage::kFp32) return query(reinterpret_cast<float const*>(p));
+    else if constexpr (kStorage == Storage::kBf16) return Isa::split_bf16(p);
     else return Isa::split_fp16(p);
   }
   static Vector query(Query const* p) { return {Isa::load_lanes(p), Isa::load_lanes(p + Isa::kLanes)}; }
@@ -40,7 +42,7 @@ struct WidenedNumbers {
   }
   static void pack(Query* out, char const* in, int n) {
     for (int i = 0; i < n; i += kStep) {
-      Vector const v = key(in + i * 2);
+      Vector const v = key(in + i * kBytes);
       Isa::store_lanes(out + i, v.first);
       Isa::store_lanes(out + i + Isa::kLanes, v.second);
     }
@@ -48,8 +50,14 @@ struct WidenedNumbers {
   static void store_probabilities(Probability* out, typename Isa::Rows const& p) { Isa::store(out, p); }
   /// kStep outputs in memory order.
   static void join(float* out, Vector const& acc) {
-    if constexpr (kStorage == Storage::kBf16) Isa::join_bf16(out, acc);
-    else Isa::join_fp16(out, acc);
+    if constexpr (kStorage == Storage::kFp32) {
+      Isa::store_lanes(out, acc.first);
+      Isa::store_lanes(out + Isa::kLanes, acc.second);
+    } else if constexpr (kStorage == Storage::kBf16) {
+      Isa::join_bf16(out, acc);
+    } else {
+      Isa::join_fp16(out, acc);
+    }
   }
 };
 
@@ -61,6 +69,7 @@ struct Bf16Pairs {
   using Query = uint16_t;
   using Probability = uint16_t;
   static constexpr int kStep = 2 * Isa::kLanes;
+  static constexpr int kBytes = 2;
 
   using Values = typename Isa::PairPair;
   using Weight = typename Isa::Pairs;

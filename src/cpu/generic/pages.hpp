@@ -11,7 +11,7 @@
 namespace flashmla::cpu {
 
 /// Stands for a token that is not there; as long as the longest latent or rope part.
-alignas(64) inline constexpr uint16_t kZeroToken[1024] = {};
+alignas(64) inline constexpr float kZeroToken[512] = {};
 
 /// 16 tokens, `latent_bytes` and `rope_bytes` apart.
 struct TokenGroup {
@@ -63,7 +63,7 @@ struct Tiles {
     for (; t < kTileTokens; ++t) point_to_zeros(tile, t);
   }
 
-  /// A group as one block of memory: in place where that can be, else copied to `staged` [16][latent + rope].
+  /// A group of 16-bit numbers as one block of memory: in place where that can be, else copied to `staged` [16][latent + rope].
   static TokenGroup gather(PartTask const& task, Tile const& tile, int g, uint16_t* staged) {
     int const first = g * kGroupTokens, qk_dim = task.latent + task.rope;
     if (tile.is_even[g]) return {tile.latent[first], tile.rope[first], task.keys.latent_token_bytes, task.keys.rope_token_bytes};
@@ -94,15 +94,20 @@ struct Tiles {
 template <class Isa>
 struct Prefetcher {
   Tile const* tile;
-  int32_t latent, rope;
-  int token, column;
+  int latent_bytes, rope_bytes;
+  int token = 0, byte = 0;
+
+  Prefetcher(PartTask const& task, Tile const& ahead)
+      : tile(&ahead),
+        latent_bytes(task.latent * number_bytes(task.keys.storage)),
+        rope_bytes(task.rope * number_bytes(task.keys.storage)) {}
 
   void some(int lines) {
     while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
-      Isa::prefetch(column < latent ? tile->latent[token] + column * 2 : tile->rope[token] + (column - latent) * 2);
-      column += 32;
-      if (column < latent + rope) continue;
-      column = 0;
+      Isa::prefetch(byte < latent_bytes ? tile->latent[token] + byte : tile->rope[token] + (byte - latent_bytes));
+      byte += 64;
+      if (byte < latent_bytes + rope_bytes) continue;
+      byte = 0;
       ++token;
     }
   }

@@ -16,6 +16,7 @@ inline constexpr int kTileGroups = kTileTokens / kGroupTokens;
 inline constexpr int kPanelPad = 16;  // floats after a widened token, so that tokens do not share cache sets
 
 enum class Storage : int32_t { kBf16, kFp16, kFp32 };
+constexpr int number_bytes(Storage storage) { return storage == Storage::kFp32 ? 4 : 2; }
 
 /// One KV head of the paged cache, seen by one request. Strides in bytes.
 struct PagedKeys {
@@ -26,7 +27,7 @@ struct PagedKeys {
   int32_t const* page_table;  // this request's row; entries beyond its length are junk
   int64_t num_pages;
   int32_t page_tokens;
-  Storage storage;  // kBf16 or kFp16
+  Storage storage;
 };
 
 /// How an accumulator lies: [blocks][v_dim][16] with the row fastest, or [rows][v_dim].
@@ -86,17 +87,21 @@ struct DecodeKernel {
 /// The entry points of one instruction set, and which of two kernels is the faster one.
 struct Kernels {
   DecodeKernel wide_bf16;  // rows along the lanes, padded to blocks; for BF16 caches
-  DecodeKernel wide_fp16;
-  DecodeKernel narrow;                         // numbers along the lanes, for at most kBlockRows rows
-  int32_t narrow_rows_bf16, narrow_rows_fp16;  // most rows for which narrow wins, by format of the cache: measured
+  DecodeKernel wide_fp32;  // the same in float32; for FP16 and FP32 caches
+  DecodeKernel narrow;     // numbers along the lanes, for at most kBlockRows rows
+  // Most rows for which narrow wins, by format of the cache: measured.
+  int32_t narrow_rows_bf16, narrow_rows_fp16, narrow_rows_fp32;
   void (*emit)(EmitTask const&);
   void (*add_row)(float* sum, void const* in, Storage storage, float weight, int32_t n);  // sum[n] += weight * in[n]
   void (*store_row)(void* out, Storage storage, float const* row, int32_t n);
 
   [[nodiscard]] constexpr DecodeKernel const& decode_for(int32_t num_rows, Storage storage) const {
-    bool const is_bf16 = storage == Storage::kBf16;
-    if (num_rows <= (is_bf16 ? narrow_rows_bf16 : narrow_rows_fp16)) return narrow;
-    return is_bf16 ? wide_bf16 : wide_fp16;
+    if (num_rows <= narrow_rows(storage)) return narrow;
+    return storage == Storage::kBf16 ? wide_bf16 : wide_fp32;
+  }
+  [[nodiscard]] constexpr int32_t narrow_rows(Storage storage) const {
+    if (storage == Storage::kBf16) return narrow_rows_bf16;
+    return storage == Storage::kFp16 ? narrow_rows_fp16 : narrow_rows_fp32;
   }
 };
 

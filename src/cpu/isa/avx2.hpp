@@ -13,7 +13,7 @@ namespace flashmla::cpu {
 
 struct Avx2 {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
-  static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12;
+  static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12, kNarrowRowsFp32 = 8;
 
   struct Rows {
     __m256 low, high;
@@ -137,8 +137,8 @@ struct Avx2 {
     __m256 const clamped = _mm256_max_ps(x, _mm256_set1_ps(-127.0f));
     __m256 const whole = _mm256_round_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 const f = _mm256_sub_ps(clamped, whole);
-    __m256 p = _mm256_set1_ps(Scalar::kExp2[5]);
-    for (int k = 4; k >= 0; --k) p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(Scalar::kExp2[k]));
+    __m256 p = _mm256_set1_ps(Scalar::kExp2[Scalar::kExp2Degree]);
+    for (int k = Scalar::kExp2Degree - 1; k >= 0; --k) p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(Scalar::kExp2[k]));
     __m256i const exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127)), 23);
     return _mm256_mul_ps(p, _mm256_castsi256_ps(exponent));
   }

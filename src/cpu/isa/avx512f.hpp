@@ -20,6 +20,7 @@ namespace flashmla::cpu {
 struct Avx512f {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 13, kNarrowRowsFp16 = 12;
+  static constexpr int kNarrowRowsFp32 = 12;  // not measured: as FP16
 
   using Rows = __m512;
 
@@ -34,8 +35,8 @@ struct Avx512f {
     __m512 const clamped = _mm512_max_ps(x, _mm512_set1_ps(-127.0f));
     __m512 const whole = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 const f = _mm512_sub_ps(clamped, whole);
-    __m512 p = _mm512_set1_ps(Scalar::kExp2[5]);
-    for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(Scalar::kExp2[k]));
+    __m512 p = _mm512_set1_ps(Scalar::kExp2[Scalar::kExp2Degree]);
+    for (int k = Scalar::kExp2Degree - 1; k >= 0; --k) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(Scalar::kExp2[k]));
     __m512i const exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(whole), _mm512_set1_epi32(127)), 23);
     return _mm512_mul_ps(p, _mm512_castsi512_ps(exponent));
   }

@@ -7,9 +7,25 @@
 
 namespace flashmla::cpu {
 
+namespace {
+
+bool is_of_arm(flashmla_isa isa) { return isa == FLASHMLA_ISA_NEON || isa == FLASHMLA_ISA_NEON_BF16; }
+
+}  // namespace
+
+bool is_compiled(flashmla_isa isa) {
+#if defined(__x86_64__)
+  return !is_of_arm(isa);
+#elif defined(__aarch64__)
+  return isa == FLASHMLA_ISA_PORTABLE || is_of_arm(isa);
+#else
+  return isa == FLASHMLA_ISA_PORTABLE;
+#endif
+}
+
 std::string missing_features(flashmla_isa isa) {
   if (isa == FLASHMLA_ISA_PORTABLE) return {};
-  bool const is_arm = isa == FLASHMLA_ISA_NEON || isa == FLASHMLA_ISA_NEON_BF16;
+  bool const is_arm = is_of_arm(isa);
 #if defined(__x86_64__)
   if (is_arm) return "this CPU is x86-64, expected AArch64";
   std::string missing;

@@ -11,7 +11,7 @@ namespace flashmla::cpu {
 
 struct Neon {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
-  static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8;  // not measured: no AArch64 machine at hand
+  static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8, kNarrowRowsFp32 = 8;  // not measured: no AArch64 machine at hand
 
   struct Rows {
     float32x4_t part[4];
@@ -50,8 +50,8 @@ struct Neon {
     for (int i = 0; i < 4; ++i) {
       float32x4_t const clamped = vmaxq_f32(x.part[i], vdupq_n_f32(-127.0f));
       float32x4_t const whole = vrndnq_f32(clamped), f = vsubq_f32(clamped, whole);
-      float32x4_t p = vdupq_n_f32(Scalar::kExp2[5]);
-      for (int k = 4; k >= 0; --k) p = vfmaq_f32(vdupq_n_f32(Scalar::kExp2[k]), p, f);
+      float32x4_t p = vdupq_n_f32(Scalar::kExp2[Scalar::kExp2Degree]);
+      for (int k = Scalar::kExp2Degree - 1; k >= 0; --k) p = vfmaq_f32(vdupq_n_f32(Scalar::kExp2[k]), p, f);
       int32x4_t const exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(whole), vdupq_n_s32(127)), 23);
       r.part[i] = vmulq_f32(p, vreinterpretq_f32_s32(exponent));
     }

@@ -22,7 +22,7 @@ struct FmaOperands {
 struct Scalar {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
   /// Most rows for which the narrow kernel wins; tests/cpu/narrow_or_wide.cpp measures it, docs/perf has the figures.
-  static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10;
+  static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10, kNarrowRowsFp32 = 10;
 
   typedef float Quad __attribute__((vector_size(16)));
   typedef uint32_t Words __attribute__((vector_size(16)));
@@ -60,7 +60,7 @@ struct Scalar {
     for (int i = 0; i < 4; ++i) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
     return r;
   }
-  /// 2^x for x <= 0, exactly 0 below -126.5; relative error 2e-7. A polynomial of the fraction in [-1/2, 1/2], then the
+  /// 2^x for x <= 0, exactly 0 below -126.5 and 1 at 0; relative error 2e-7. A polynomial of the fraction in [-1/2, 1/2], then the
   /// whole part into the exponent.
   static Rows exp2(Rows const& x) {
     alignas(16) float in[16], out[16];
@@ -69,8 +69,8 @@ struct Scalar {
       float const clamped = in[i] > -127.0f ? in[i] : -127.0f;
       float const whole = (clamped + kRoundToInteger) - kRoundToInteger;
       float const f = clamped - whole;
-      float p = kExp2[5];
-      for (int k = 4; k >= 0; --k) p = p * f + kExp2[k];
+      float p = kExp2[kExp2Degree];
+      for (int k = kExp2Degree - 1; k >= 0; --k) p = p * f + kExp2[k];
       uint32_t const bits = static_cast<uint32_t>(static_cast<int32_t>(whole) + 127) << 23;
       float power;
       memcpy(&power, &bits, sizeof power);
@@ -232,9 +232,11 @@ struct Scalar {
   }
 
   static constexpr float kRoundToInteger = 0x1.8p23f;  // adding it leaves no fraction bits
-  // 2^f on [-1/2, 1/2] at the Chebyshev nodes of degree 5
-  static constexpr float kExp2[6] = {1.0000000754548972f,  0.6931471880262324f,  0.24022107485308009f,
-                                     0.05550357114213535f, 0.00967603191832621f, 0.0013390863366433998f};
+  // 2^f on [-1/2, 1/2], minimax (2e-9) among polynomials that are exactly 1 at 0: a maximum that stays must scale older sums by
+  // 1, or a long request drifts by an ulp for each of its tiles.
+  static constexpr int kExp2Degree = 6;
+  static constexpr float kExp2[kExp2Degree + 1] = {1.0f,          0.69314718f,   0.24022648f,   0.055503324f,
+                                                   0.0096184369f, 0.0013398875f, 0.00015353360f};
 };
 
 }  // namespace flashmla::cpu

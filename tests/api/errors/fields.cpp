@@ -76,7 +76,7 @@ namespace target {
 using Struct = flashmla_target;
 constexpr Field kFields[] = {FLASHMLA_FIELD(struct_size), FLASHMLA_FIELD(flags),       FLASHMLA_NESTED(device, device::kType),
                              FLASHMLA_FIELD(isa),         FLASHMLA_FIELD(num_threads), FLASHMLA_FIELD(num_sms),
-                             FLASHMLA_FIELD(reserved)};
+                             FLASHMLA_FIELD(reserved),    FLASHMLA_FIELD(executor)};
 constexpr StructType kType = {"flashmla_target", sizeof(Struct), kFields};
 }  // namespace target
 
