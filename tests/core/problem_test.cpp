@@ -198,7 +198,7 @@ TEST(Target, KeepsTheExecutor) {
   EXPECT_EQ(validate(target).executor.parallel_for, executor.parallel_for);
   EXPECT_EQ(validate(target).executor.context, &executor);
   executor.flags = 2;
-  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "flags", "unknown flag 2"}, [&] { validate(target); });
+  expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "executor.flags", "unknown flag 2"}, [&] { validate(target); });
   executor.flags = 0;
   executor.struct_size = 0;
   expect_error({FLASHMLA_INVALID_ARGUMENT, "plan_create", "struct_size", "flashmla_executor"}, [&] { validate(target); });

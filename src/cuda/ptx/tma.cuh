@@ -43,7 +43,8 @@ __device__ __forceinline__ void tma_load_4d(TmaTarget const& target, TmaSource c
       ".reg .pred elected;\n"
       "elect.sync _|elected, 0xffffffff;\n"
       "@elected mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%2], %8;\n"
-      "@elected cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], "
+      "@elected cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, "
+      "%6}], "
       "[%2], %7;\n"
       "}\n" ::"r"(target.shared),
       "l"(reinterpret_cast<uint64_t>(source.map)), "r"(target.barrier), "r"(position.x), "r"(position.y), "r"(position.z), "r"(position.w),
