@@ -1,7 +1,9 @@
 """Plots what `flashmla bench --json` and `flashmla replay --json` wrote: python plot.py RESULT.json [...] -o OUT.png
 
 Bench files give one bar a shape, its share of the floor; several files (machines, versions, instruction sets) stand side
-by side. A replay file gives the batch, the cache and the time of each step. Needs matplotlib (requirements.txt).
+by side. A replay file gives the batch, the cache and the time of each step. A file of a comparison with other libraries, with
+the ceilings measured in the same run ({"ceilings": {"read_GBps", "bf16_TFLOPS", "gpu"}, "results": [{"name", "floor_us", LIBRARY:
+{"us", "tflops", "gbps"}}]}), gives a roofline and the times of the short calls. Needs matplotlib (requirements.txt).
 """
 
 import argparse
@@ -49,15 +51,58 @@ def plot_replay(all_axes, result: dict) -> None:
         axes.set_ylim(bottom=0)
 
 
+def providers_of(result: dict) -> list[str]:
+    return [key for key, value in result["results"][0].items() if isinstance(value, dict) and "us" in value]
+
+
+def title_of(provider: str) -> str:
+    titles = {"flashmla": "FlashMLA (this library)", "sgl_flash_mla": "SGLang's FlashMLA", "flashinfer_fa3": "FlashInfer fa3"}
+    return titles.get(provider.split(".")[0], titles.get(provider.split(".")[-1], provider))
+
+
+def plot_roofline(axes, result: dict) -> None:
+    """Each row at its arithmetic intensity; short calls lie far below the roof, since launch and reduction are in their time."""
+    read, rate = result["ceilings"]["read_GBps"] * 1e-3, result["ceilings"]["bf16_TFLOPS"]
+    intensities = [0.5 * 1.1**i for i in range(90)]
+    axes.plot(intensities, [min(read * i, rate) for i in intensities], color="black", linewidth=1, label="measured read bandwidth and matrix rate")
+    for provider, marker in zip(providers_of(result), "o^s"):
+        cells = [row[provider] for row in result["results"] if provider in row]
+        intensity = [1e3 * cell["tflops"] / cell["gbps"] for cell in cells]
+        axes.scatter(intensity, [cell["tflops"] for cell in cells], s=22, marker=marker, alpha=0.8, label=title_of(provider))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(10, 1000)
+    axes.set_ylim(1, 1.3 * rate)
+    axes.set_xlabel("FLOP a byte")
+    axes.set_ylabel("TFLOPS")
+    axes.set_title(result["ceilings"]["gpu"], fontsize=9)
+    axes.legend(fontsize=8)
+
+
+def plot_short_calls(axes, result: dict, longest_floor_us: float = 60.0) -> None:
+    rows = [row for row in result["results"] if row["floor_us"] < longest_floor_us]
+    providers = providers_of(result)
+    height = 0.8 / len(providers)
+    for i, provider in enumerate(providers):
+        axes.barh([n + i * height for n in range(len(rows))], [row.get(provider, {}).get("us", 0) for row in rows], height, label=title_of(provider))
+    for n, row in enumerate(rows):
+        axes.plot([row["floor_us"]] * 2, [n - height / 2, n + 0.8 - height / 2], color="black", linewidth=1, label="floor" if n == 0 else None)
+    axes.set_yticks([n + 0.4 - height / 2 for n in range(len(rows))], [row["name"] for row in rows], fontsize=8)
+    axes.set_xlabel("us a call")
+    axes.invert_yaxis()
+    axes.legend(fontsize=8)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="+", type=Path, help="outputs of bench, or one output of replay")
+    parser.add_argument("results", nargs="+", type=Path, help="outputs of bench, or one output of replay or of a comparison")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a .png, .svg or .pdf")
     arguments = parser.parse_args()
     results = {path.stem: json.loads(path.read_text()) for path in arguments.results}
     replays = [result for result in results.values() if "served" in result]
-    if replays and len(results) > 1:
-        parser.error(f"results: got {len(results)} files with a replay among them, expected one replay or only bench files")
+    comparisons = [result for result in results.values() if "ceilings" in result]
+    if (replays or comparisons) and len(results) > 1:
+        parser.error(f"results: got {len(results)} files with a replay or a comparison among them, expected one of those or only bench files")
 
     import matplotlib
 
@@ -67,6 +112,10 @@ def main() -> int:
     if replays:
         figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
         plot_replay(axes, replays[0])
+    elif comparisons:
+        figure, axes = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
+        plot_roofline(axes[0], comparisons[0])
+        plot_short_calls(axes[1], comparisons[0])
     else:
         rows = max(len(result["rows"]) for result in results.values())
         figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.4 * rows * len(results)), layout="constrained")
