@@ -52,7 +52,8 @@ DeviceInfo require_device(char const* operation, int32_t index) {
     core::fail_unsupported(operation, "device", wanted, "cpu (" + reason + ")");
   int32_t const count = num_devices();
   if (index < 0 || index >= count)
-    core::fail_unsupported(operation, "device", wanted, count == 1 ? "cuda:0 (the only one here)" : "an index below " + std::to_string(count));
+    core::fail_unsupported(operation, "device", wanted,
+                           count == 1 ? "cuda:0 (the only one here)" : "an index below " + std::to_string(count));
   DeviceInfo info = describe_device(index);
   if (!info.reason.empty())
     core::fail_unsupported(operation, "device", wanted + " " + info.name, "a Hopper GPU or cpu (" + info.reason + ")");

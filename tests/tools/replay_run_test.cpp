@@ -1,6 +1,7 @@
 #include "tools/flashmla/replay_run.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -16,11 +17,12 @@ namespace {
 
 constexpr Ceilings kFast{100e9, 10e12};
 
-/// A trace on disk for as long as this lives.
+/// A trace on disk for as long as this lives; tests run in parallel processes, so its name holds the process.
 class TraceFile {
  public:
   explicit TraceFile(std::string const& text)
-      : path_(std::filesystem::temp_directory_path() / ("flashmla_trace_" + std::to_string(++count_) + ".jsonl")) {
+      : path_(std::filesystem::temp_directory_path() /
+              ("flashmla_trace_" + std::to_string(getpid()) + "_" + std::to_string(++count_) + ".jsonl")) {
     std::ofstream(path_) << text;
   }
   ~TraceFile() { std::filesystem::remove(path_); }
