@@ -20,8 +20,8 @@
 //   q    8 x 8,192   =  65,536   latent columns of Q; its RoPE columns live in registers as A fragments
 //   kv   2 x 9 x 8,192 = 147,456 two stages of 64 tokens x 576: boxes of 64 columns, the ninth is RoPE
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
-//   rest              =   1,760  row maxima and sums, valid tokens, barriers
-//   total 231,136, padded to 231,424 of 232,448
+//   rest              =   1,880  row maxima and sums, parts, shared items, valid tokens, barriers
+//   total 231,256, padded to 231,424 of 232,448; the merge works where KV was
 //
 // Barriers (phase = use count of the stage or of the publication, parity):
 //   full[stage][copy]      producer's expect_tx -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes)

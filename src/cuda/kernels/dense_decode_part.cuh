@@ -17,8 +17,6 @@
 
 namespace flashmla::cuda::dense_decode {
 
-inline constexpr int kLatent = 512;
-inline constexpr int kQkDim = 576;
 inline constexpr int kBoxBytes = 64 * kSwizzleRowBytes;  // 64 tokens or rows x 64 columns
 inline constexpr int kLatentBoxes = 8;
 inline constexpr int kBoxes = 9;
