@@ -46,7 +46,6 @@ constexpr int64_t length_limit(int64_t table_pages, int32_t page_tokens, int64_t
 /// Walks the items of one worker in order.
 class PartWalk {
  public:
-  PartWalk() = default;  // to be assigned to
   constexpr PartWalk(WorkerBegin const& begin, WorkerBegin const& end, int32_t num_row_tiles, int32_t tile_tokens)
       : end_(end),
         num_row_tiles_(num_row_tiles),

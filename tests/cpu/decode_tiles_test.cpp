@@ -14,13 +14,6 @@ namespace {
 
 /// The portable set with the tile unit of the model.
 struct ModelIsa : Scalar {
-  struct NextColumns {
-    char const* const* tokens;
-    ptrdiff_t offset_bytes;
-    uint16_t* out;
-    char const* const* soon;
-    ptrdiff_t soon_bytes;
-  };
   using TileUnit = ModelTiles;
   static constexpr bool kHasTiles = true;
   static constexpr int kNarrowRowsBf16 = 0;

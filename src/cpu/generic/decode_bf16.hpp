@@ -9,6 +9,7 @@
 #pragma once
 
 #include "cpu/generic/softmax.hpp"
+#include "cpu/isa/scalar.hpp"
 
 namespace flashmla::cpu {
 
@@ -52,7 +53,6 @@ struct DecodeBf16 {
 
   /// Groups outside, blocks inside: 16 keys, 18 KiB, stay in L1 while all rows pass.
   static void score(PartTask const& task, Tile const& tile, Tile const& next) {
-    using NextKeys = typename Isa::NextKeys;
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     int const latent_pairs = task.latent / 2, rope_pairs = task.rope / 2;
     for (int g = 0; g < tile.num_groups; ++g) {
@@ -72,7 +72,6 @@ struct DecodeBf16 {
   /// Columns outside, blocks inside: 16 columns paired up over tokens, 2 KiB, stay in L1 while all rows pass. The first
   /// block of rows pairs up the next columns while it computes.
   static void weigh_values(PartTask const& task, Tile const& tile, Tile const& soon, bool is_first) {
-    using NextColumns = typename Isa::NextColumns;
     constexpr ptrdiff_t kStrip = 16 * kTileTokens;  // numbers in 16 columns of a tile
     int const num_pairs = tile.num_groups * kGroupTokens / 2;
     uint16_t* const panel = reinterpret_cast<uint16_t*>(task.scratch.panel);

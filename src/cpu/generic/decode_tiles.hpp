@@ -10,6 +10,7 @@
 #pragma once
 
 #include "cpu/generic/softmax.hpp"
+#include "cpu/isa/scalar.hpp"
 
 namespace flashmla::cpu {
 
@@ -162,7 +163,6 @@ struct DecodeTiles {
 
   /// Columns outside, blocks inside: strips of values stay in L1 while all rows pass.
   static void weigh_values(PartTask const& task, Tile const& tile, bool is_first) {
-    using NextColumns = typename Isa::NextColumns;
     int const num_pairs = depth_steps(tile) * kDepth / 2;
     for (int column = 0; column < task.v_dim; column += 64) {
       for (int i = 0; i < 4; ++i)

@@ -14,25 +14,6 @@
 namespace flashmla::cpu {
 
 struct Avx512Bf16 : Avx512f {
-  /// 16 columns of a tile's values, to be paired up over tokens.
-  struct NextColumns {
-    char const* const* tokens;  // [2 * num_pairs] -> [v_dim]
-    ptrdiff_t offset_bytes;     // of the first of the 16 columns
-    uint16_t* out;              // [num_pairs][16][2]
-    char const* const* soon;    // every fourth of [2 * num_pairs] is prefetched at soon_bytes
-    ptrdiff_t soon_bytes;
-  };
-  /// 16 keys, `bytes` apart.
-  struct Keys {
-    char const* base;
-    ptrdiff_t bytes;
-  };
-  /// What tile_dot_keys prefetches: line after line of 16 tokens, at most one a pair.
-  struct NextKeys {
-    char const* const* tokens;  // [16]
-    int skip;                   // tokens t with (t & skip) == 0 only
-  };
-
   static constexpr bool kHasBf16Dot = true, kHasTiles = false;
   static constexpr int kNarrowRowsBf16 = 12;
 

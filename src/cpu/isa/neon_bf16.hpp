@@ -14,22 +14,6 @@
 namespace flashmla::cpu {
 
 struct NeonBf16 : Neon {
-  struct NextColumns {
-    char const* const* tokens;
-    ptrdiff_t offset_bytes;
-    uint16_t* out;
-    char const* const* soon;
-    ptrdiff_t soon_bytes;
-  };
-  struct Keys {
-    char const* base;
-    ptrdiff_t bytes;
-  };
-  struct NextKeys {
-    char const* const* tokens;
-    int skip;
-  };
-
   static constexpr bool kHasBf16Dot = true, kHasTiles = false;
 
   static void tile_dot_keys(float* c, float const* alpha, uint16_t const* a, int num_pairs, Keys const& keys, NextKeys const& next) {

@@ -8,8 +8,8 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the same parts and keeps two tiles of KV in flight with TMA. Warps 9 and
-//   10 publish partial results, and wait for the other parts of their items, which the consumers then merge. Warp 11 idles.
+//   every P. Warp 8 (producer) walks the parts, announces them and keeps two tiles of KV in flight with TMA. Warps 9 and 10
+//   publish partial results, and wait for the other parts of their items, which the consumers then merge. Warp 11 idles.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
@@ -62,7 +62,7 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
   }
 }
 
-/// What a role learns once the grids before have finished: where its CTA's work begins and ends.
+/// What the producer learns once the grids before have finished: where its CTA's work begins and ends.
 struct CtaWork {
   core::WorkerBegin begin, end;
   int32_t first_page;  // of this lane's tile

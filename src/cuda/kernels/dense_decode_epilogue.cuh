@@ -5,8 +5,7 @@
 
 namespace flashmla::cuda::dense_decode {
 
-/// A row's columns as pairs of a 16-bit type. Plain 4-byte stores: a quad fills 16 bytes, two of them a sector of L2, and
-/// the code is as short as can be, which matters more (it runs once a part, from cold instruction caches).
+/// A row's columns as pairs of a 16-bit type. Plain 4-byte stores: a quad fills 16 bytes, two of them a sector of L2.
 template <class Element>
 __device__ __forceinline__ void store_row_16bit(Element* target, float const (&o)[128], int half, int32_t lane, bool is_aligned) {
   Element* const first = target + 2 * (lane % 4);

@@ -37,10 +37,9 @@ struct alignas(16) Part {
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };
 
-/// The parts of this CTA's worker that have rows for it; every role walks the same ones.
+/// The parts of this CTA's worker that have rows for it. The producer walks them and announces each to the other roles.
 class CtaWalk {
  public:
-  CtaWalk() = default;
   /// The first request's length is read here, together with what else a CTA asks for at its start.
   __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end)
       : start_(&start),
@@ -79,7 +78,7 @@ __device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int
 }
 
 /// The table's entry of this lane's tile from where the worker begins on: junk past the request's length, which is still
-/// unknown. Read by all warps before the roles part, or it would wait for the length.
+/// unknown. Read in place, or the compiler has it wait for the length.
 __device__ __forceinline__ int32_t first_page_of_lane(StartParams const& start, core::WorkerBegin const& begin) {
   int32_t const tile = begin.tile + static_cast<int32_t>(threadIdx.x % 32);
   bool const is_in_table = begin.request < start.batch && tile < (start.length_limit + kTileTokens - 1) / kTileTokens;

@@ -8,9 +8,9 @@
 //
 // Order. A counter an item: parts that have arrived, parts that are done with it, parts that would not wait. When a CTA has
 //   stored its part, one thread adds it (release); once the CTA has no tiles left, that thread waits (acquire) until all have
-//   arrived. Not every warp for itself: 1,024 additions to one address take 2,000 cycles. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives
-//   up says so, and the last to arrive then merges the whole item. Who is done last leaves 0 for the next run. The result is
-//   the same bits whoever merges.
+//   arrived. Not every warp for itself: additions to one address queue up. Nothing guarantees that the GPU runs all CTAs of a
+//   grid at once, so nobody waits longer than kPatience: who gives up says so, and the last to arrive then merges the whole
+//   item. Who is done last leaves 0 for the next run. The result is the same bits whoever merges.
 //
 // Threads. The two warpgroups that hold O. Latency is all that counts: a thread asks for everything that it adds up at once.
 #pragma once
@@ -27,8 +27,9 @@ namespace flashmla::cuda::dense_decode {
 inline constexpr int kOutputThreads = 256;  // that hold O, 64 rows x 512 columns; the CTA's first
 inline constexpr int kOutputWarps = kOutputThreads / 32;
 inline constexpr int kOutputBarrier = 1;  // a named barrier of theirs
-inline constexpr int kUnitBytes = 16;     // of a chunk's four, unit q: columns 8 k + 2 q, 8 k + 2 q + 1 for k = 0 .. 3
-inline constexpr int kRowUnits = 64;      // chunk 8 h + i of a row, units 32 h + 4 i .. + 3: columns 256 h + 32 i .. + 31
+// A unit is 16 bytes. Chunk 8 h + i of a row has columns 256 h + 32 i .. + 31 and units 32 h + 4 i .. + 3, of which unit q has
+// its columns 8 k + 2 q and 8 k + 2 q + 1, k = 0 .. 3.
+inline constexpr int kRowUnits = 64;
 inline constexpr int kRowChunks = 16;
 inline constexpr int64_t kPatience = 1 << 16;  // cycles, about 40 us
 

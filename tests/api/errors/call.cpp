@@ -1,10 +1,13 @@
 #include "api/errors/call.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <stdexcept>
+
+#include "core/names.hpp"
 
 namespace flashmla::errors {
 namespace {
@@ -80,22 +83,6 @@ size_t bytes_of(Kind kind) {
       return 1;
     default:
       return 4;
-  }
-}
-
-size_t bytes_of_dtype(int32_t dtype) {
-  switch (dtype) {
-    case FLASHMLA_BF16:
-    case FLASHMLA_FP16:
-      return 2;
-    case FLASHMLA_FP32:
-    case FLASHMLA_INT32:
-      return 4;
-    case FLASHMLA_FP64:
-    case FLASHMLA_INT64:
-      return 8;
-    default:
-      return 1;
   }
 }
 
@@ -236,7 +223,7 @@ void Call::assign_view(flashmla_view* view, std::string const& value) {
   int64_t step = 1;
   for (int i = view->rank - 1; i >= 0; step *= view->size[i--]) view->stride[i] = step;
   bool const is_integer = view->dtype == FLASHMLA_INT32 || view->dtype == FLASHMLA_INT64;
-  view->data = allocate(static_cast<size_t>(step) * bytes_of_dtype(view->dtype), is_integer ? 0 : 0x5a);
+  view->data = allocate(static_cast<size_t>(step) * std::max<size_t>(1, core::dtype_bytes(view->dtype)), is_integer ? 0 : 0x5a);
 }
 
 /// "null", "+3" or "+-3" bytes away, or "@q.data" and perhaps "+3": where another pointer points.
