@@ -67,7 +67,9 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
           ? 0
           : static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(params.h_q) - 1) / static_cast<uint64_t>(params.h_q));
   launched.q_is_aligned = is_multiple(call.q_nope, call.q_nope_stride, 2, 16) && is_multiple(call.q_pe, call.q_pe_stride, 2, 16);
-  launched.out_is_aligned = is_multiple(call.out, call.out_stride, bytes_of(out_dtype), 8);
+  launched.out_alignment = 0;
+  for (int32_t const bytes : {8, 16})
+    if (is_multiple(call.out, call.out_stride, bytes_of(out_dtype), bytes)) launched.out_alignment = bytes;
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
   core::RowStrides const& q = call.q_nope_stride;

@@ -65,9 +65,8 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
 /// What the producer learns once the grids before have finished: where its CTA's work begins and ends.
 struct CtaWork {
   core::WorkerBegin begin, end;
-  int32_t first_page;  // of this lane's tile
-  int32_t batch;       // the schedule's
-  bool fits;           // the schedule belongs to this call
+  int32_t batch;  // the schedule's
+  bool fits;      // the schedule belongs to this call
 };
 
 __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
@@ -76,8 +75,8 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   auto const* const schedule = static_cast<char const*>(start.schedule);
   auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
-  CtaWork work{begins[0], begins[1], 0, header.batch, false};
-  work.first_page = first_page_of_lane(start, work.begin);
+  CtaWork work{begins[0], begins[1], header.batch, false};
+  touch_first_pages(start, work.begin);
   work.fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
               header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
               header.tile_tokens == kTileTokens;
@@ -118,7 +117,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
       int32_t const local = fragment_row(me.thread, half);
       row.sum[half] = shares[0][local] + shares[1][local];
     }
-    write_part(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane});
+    prefetch_q_rope(s, params, part_index + 1, me.thread);
+    write_part(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
     if (part.is_whole()) continue;
     arrive_warp(s.stored[me.events++], me.lane);
   }
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       CtaWork const work = read_work(params.start);
       if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x % 32 == 0)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
-      produce(s, maps, params, work.begin, CtaWalk(params.start, work.begin, work.end), work.first_page);
+      produce(s, maps, params, CtaWalk(params.start, work.begin, work.end));
     } else if (warp < 3 && threadIdx.x % 32 == 0) {
       publish_part(s, params, warp - 1);
     }

@@ -52,15 +52,15 @@ struct DenseDecodeParams {
   int32_t group;        // CTAs a worker; tile_rows = 64 * group
   int32_t max_workers;  // layout of the schedule; grid = max_workers * group
   int32_t causal;
-  int64_t max_kv_len;      // 0: the table's width rules
-  float scale_log2;        // scale * log2(e)
-  float lse_factor;        // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
-  float empty_lse;         // of a row that sees no key
-  uint32_t h_q_inverse;    // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
-  int32_t out_dtype;       // set by the launch: flashmla_dtype
-  int32_t q_is_tensor;     // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
-  int32_t q_is_aligned;    // set by the launch: 16-byte base and strides of q, vector loads
-  int32_t out_is_aligned;  // set by the launch: 8-byte base and strides of out, vector stores
+  int64_t max_kv_len;     // 0: the table's width rules
+  float scale_log2;       // scale * log2(e)
+  float lse_factor;       // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
+  float empty_lse;        // of a row that sees no key
+  uint32_t h_q_inverse;   // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
+  int32_t out_dtype;      // set by the launch: flashmla_dtype
+  int32_t q_is_tensor;    // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
+  int32_t q_is_aligned;   // set by the launch: 16-byte base and strides of q, vector loads
+  int32_t out_alignment;  // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
   void const* schedule;
   void* workspace;           // WorkspaceHeader, and behind it:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64]

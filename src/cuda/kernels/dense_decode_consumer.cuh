@@ -83,6 +83,15 @@ __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeP
   }
 }
 
+/// Brings the RoPE columns of the next part's Q into L2 while this part's rows are written, if the part is known already.
+__device__ __forceinline__ void prefetch_q_rope(Shared& s, DenseDecodeParams const& params, uint32_t part_index, int32_t thread) {
+  Part const& part = s.parts[part_index % 2];
+  if (!ptx::mbarrier_test(s.announced, part_index & 1) || part.request < 0 || thread >= kCtaRows) return;
+  if (part.row_begin + thread < params.start.num_rows)
+    ptx::prefetch_l2(static_cast<uint16_t const*>(params.call.q_pe) +
+                     row_offset(params, params.call.q_pe_stride, part.request, part.row_begin + thread));
+}
+
 /// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
 struct QkOperands {
   uint32_t first_copy[2];

@@ -36,7 +36,7 @@ __device__ __forceinline__ void store_row_fp32(float* target, float const (&o)[1
 
 /// A row into out at `offset` elements, in out's own type.
 __device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64_t offset, float const (&o)[128], int half, int32_t lane) {
-  bool const is_aligned = params.out_is_aligned != 0;
+  bool const is_aligned = params.out_alignment >= 8;
   void* const out = params.call.out;
   if (params.out_dtype == FLASHMLA_FP32) store_row_fp32(static_cast<float*>(out) + offset, o, half, lane, is_aligned);
   else if (params.out_dtype == FLASHMLA_BF16) store_row_16bit(static_cast<__nv_bfloat16*>(out) + offset, o, half, lane, is_aligned);
@@ -60,6 +60,44 @@ __device__ __forceinline__ void write_whole_row(float (&o)[128], int half, RowEn
   if (me.warpgroup == 0 && me.lane % 4 == 0) write_lse(params, part.request, target, lse_log2);
 }
 
+/// The warp's 16 rows, finished, to a 16-bit out: 64 columns at a time through shared memory, so that a store fills whole lines
+/// of four rows. Straight from the registers a store touches eight lines for 16 bytes each, and a part took 4 us to write.
+template <class Element>
+__device__ __forceinline__ void store_rows_wide(float const (&o)[128], float const (&factor)[2], DenseDecodeParams const& params,
+                                                Part const& part, OutputThread const& me) {
+  int32_t const first_row = me.thread / 32 * 16, chunk = me.lane % 8;  // of eight columns
+  uint16_t* targets[4];                                                // of rows first_row + 4 k + lane / 8
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    int32_t const index = part.row_begin + first_row + 4 * k + me.lane / 8;
+    RowTarget const row = row_target(params, index);
+    core::RowStrides const& stride = params.call.out_stride;
+    targets[k] = index >= params.start.num_rows ? nullptr
+                                                : static_cast<uint16_t*>(params.call.out) + part.request * stride.batch +
+                                                      row.token * stride.token + row.head * stride.head + me.warpgroup * 256 + chunk * 8;
+  }
+#pragma unroll
+  for (int group = 0; group < 4; ++group) {
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      uint32_t words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        int const block = 8 * group + 2 * step + i / 2, half = i % 2;
+        words[i] = pack<Element>(o[accumulator_index(block, half, 0)] * factor[half], o[accumulator_index(block, half, 1)] * factor[half]);
+      }
+      ptx::stmatrix_x4(me.staging + swizzled_offset(first_row + me.lane % 16, 2 * step + me.lane / 16), words);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      uint4 const values = ptx::load_shared_16(me.staging + swizzled_offset(first_row + 4 * k + me.lane / 8, chunk));
+      if (targets[k] != nullptr) *reinterpret_cast<uint4*>(targets[k] + group * 64) = values;
+    }
+    __syncwarp();
+  }
+}
+
 /// The thread's two rows at the end of a part; max (log2 units) and sum are those of the whole row.
 __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2], float const (&sum)[2], DenseDecodeParams const& params,
                                            Part const& part, OutputThread const& me) {
@@ -74,6 +112,19 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
   }
   if (!part.is_whole())
     return write_partial_rows(o, ends, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), params, me);
+  if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int32_t const index = part.row_begin + fragment_row(me.thread, half);
+      RowTarget const row = row_target(params, min(index, params.start.num_rows - 1));
+      factor[half] = ends.lse_log2[half] == -INFINITY ? 0.0F : ends.inverse[half] * sink_factor_of(params, row.head, ends.lse_log2[half]);
+      if (me.warpgroup == 0 && me.lane % 4 == 0 && index < params.start.num_rows) write_lse(params, part.request, row, ends.lse_log2[half]);
+    }
+    if (params.out_dtype == FLASHMLA_BF16) store_rows_wide<__nv_bfloat16>(o, factor, params, part, me);
+    else store_rows_wide<__half>(o, factor, params, part, me);
+    return;
+  }
 #pragma unroll
   for (int half = 0; half < 2; ++half)
     if (part.row_begin + fragment_row(me.thread, half) < params.start.num_rows) write_whole_row(o, half, ends, params, part, me);

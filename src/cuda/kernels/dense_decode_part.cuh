@@ -77,12 +77,12 @@ __device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int
   return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
 }
 
-/// The table's entry of this lane's tile from where the worker begins on: junk past the request's length, which is still
-/// unknown. Read in place, or the compiler has it wait for the length.
-__device__ __forceinline__ int32_t first_page_of_lane(StartParams const& start, core::WorkerBegin const& begin) {
+/// Asks for the table's entries of the first 32 tiles, a lane each, before their request's length is known, so that the producer
+/// finds them in L1. Read in place, or the compiler has it wait for the length.
+__device__ __forceinline__ void touch_first_pages(StartParams const& start, core::WorkerBegin const& begin) {
   int32_t const tile = begin.tile + static_cast<int32_t>(threadIdx.x % 32);
   bool const is_in_table = begin.request < start.batch && tile < (start.length_limit + kTileTokens - 1) / kTileTokens;
-  return is_in_table ? ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + tile) : 0;
+  if (is_in_table) ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + tile);
 }
 
 /// Keeps the first fault of a run; later ones are dropped. Out of line: cold code in the way costs instruction fetches.

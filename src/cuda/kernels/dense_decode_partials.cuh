@@ -44,6 +44,7 @@ struct OutputThread {
   int32_t warpgroup;  // 0: columns 0 .. 255; 1: the rest
   int32_t thread;     // in the warpgroup
   int32_t lane;
+  uint32_t staging;  // 8 KB of shared memory of its warpgroup: 64 rows x 64 columns of 16 bits, swizzled
 };
 
 /// An item that the CTA has a part of.
@@ -167,7 +168,7 @@ __device__ __forceinline__ void write_lse(DenseDecodeParams const& params, int32
 
 /// Two neighbouring columns of a row to out, in its own type.
 __device__ __forceinline__ void store_pair(DenseDecodeParams const& params, int64_t offset, float2 value) {
-  bool const is_aligned = params.out_is_aligned != 0;
+  bool const is_aligned = params.out_alignment >= 8;
   if (params.out_dtype == FLASHMLA_FP32) {
     float* const out = static_cast<float*>(params.call.out) + offset;
     if (is_aligned) *reinterpret_cast<float2*>(out) = value;

@@ -68,11 +68,10 @@ __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part co
                      make_int4(0, part.row_begin, 0, part.request));
 }
 
-__device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, DenseDecodeParams const& params, core::WorkerBegin const& begin,
-                                        CtaWalk walk, int32_t first_page) {
+__device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, DenseDecodeParams const& params, CtaWalk walk) {
   int const lane = threadIdx.x % 32;
   StartParams const& start = params.start;
-  Sources const from{maps, params, ptx::evict_first_policy()};
+  Sources const from{maps, params, ptx::kEvictFirst};
   uint32_t count = 0, events = 0;
   Part part;
   bool has_part = true;
@@ -81,8 +80,7 @@ __device__ __forceinline__ void produce(Shared& s, TensorMaps const& maps, Dense
     if (!has_part) part.request = -1, part.num_tiles = 0;
     int32_t const* const table = start.page_table + part.request * start.page_table_stride + part.first_tile;  // [num_tiles]
     auto const page_of = [&](int32_t tile) { return tile < part.num_tiles ? __ldg(table + tile) : 0; };
-    bool const is_first = part.request == begin.request && part.first_tile == begin.tile;
-    int32_t pages = is_first ? first_page : page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
+    int32_t pages = page_of(lane), next_pages = page_of(lane + 32);  // a window of 32 tiles, and the one after it
     announce(s, from, part, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       if (i > 0 && i % 32 == 0) {

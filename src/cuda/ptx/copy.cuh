@@ -14,9 +14,24 @@ __device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global,
 // cp.async.wait_all
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+// prefetch.global.L2
+__device__ __forceinline__ void prefetch_l2(void const* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(reinterpret_cast<uint64_t>(global)) : "memory");
+}
+
 // st.shared.v4.b32
 __device__ __forceinline__ void store_shared_16(uint32_t shared, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+
+// ld.shared.v4.b32
+__device__ __forceinline__ uint4 load_shared_16(uint32_t shared) {
+  uint4 value;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(shared)
+               : "memory");
+  return value;
 }
 
 // st.shared.b16
