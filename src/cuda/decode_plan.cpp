@@ -11,6 +11,7 @@
 #include <limits>
 #include <sstream>
 
+#include "core/parts.hpp"
 #include "core/schedule.hpp"
 #include "core/workspace.hpp"
 #include "cuda/device_info.hpp"
@@ -45,6 +46,9 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
+  [[nodiscard]] DenseDecodeKernel decode_kernel() const {
+    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens)};
+  }
 
   core::Problem problem_;
   KernelEntry kernel_;
@@ -58,13 +62,13 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
     : problem_(problem),
       kernel_(kernel),
       device_(std::move(info)),
-      group_(choose_group(problem.max_q_tokens * problem.h_q)),
+      group_(choose_group(problem.max_q_tokens * (problem.h_q / problem.h_kv))),
       shape_(plan_shape(group_, num_sms)),
       has_peers_(num_devices() > 1) {
   DeviceGuard const guard("plan_create", device_.index);
   RelaxedCapture const relaxed;
   prepare_plan_schedule();
-  prepare_dense_decode(problem_.q_dtype, problem_.out_dtype);
+  prepare_dense_decode(decode_kernel());
 }
 
 // The legacy and per-thread default streams belong to whatever device is current, so they need no check.
@@ -89,7 +93,7 @@ void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, fla
   params.shape = shape_;
   params.batch = call.batch;
   params.q_tokens = call.q_tokens;
-  params.num_row_tiles = core::num_row_tiles(shape_, call.q_tokens, problem_.h_q);
+  params.num_row_tiles = problem_.h_kv * core::num_row_tiles(shape_, call.q_tokens, problem_.h_q / problem_.h_kv);
   params.kv_len = call.kv_len;
   params.schedule = schedule;
   launch_plan_schedule(params, stream);
@@ -103,14 +107,11 @@ void HopperDecodePlan::reset(void* workspace, flashmla_stream stream) const {
 }
 
 void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const {
-  if (!call.cache_fused)
-    core::fail_unsupported("decode", "ckv, kpe", "two tensors",
-                           "one fused cache [num_pages, 64, 576], of which both may be views, or the CPU");
   if (call.batch == 0) return;
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
-  launch_dense_decode(problem_.q_dtype, problem_.out_dtype, params, stream);
+  launch_dense_decode(decode_kernel(), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
@@ -138,7 +139,7 @@ std::string HopperDecodePlan::describe() const {
        << " a worker\n"
        << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
        << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
-       << describe_dense_decode(problem_.q_dtype, problem_.out_dtype) << '\n';
+       << describe_dense_decode(decode_kernel()) << '\n';
   return text.str();
 }
 
@@ -149,22 +150,41 @@ core::PlanShape plan_shape(int32_t group, int32_t num_sms) {
   return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost};
 }
 
+StartParams start_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call, void const* schedule) {
+  int32_t const rows = call.q_tokens * (problem.h_q / problem.h_kv);
+  StartParams start{};
+  start.schedule = schedule;
+  start.kv_len = call.kv_len;
+  start.page_table = call.page_table;
+  start.page_table_stride = call.page_table_stride;
+  start.length_limit = static_cast<int32_t>(core::length_limit(call.table_pages, problem.page_tokens, problem.max_kv_len));
+  start.num_pages = static_cast<int32_t>(std::min<int64_t>(call.num_pages, std::numeric_limits<int32_t>::max()));
+  start.page_tokens = problem.page_tokens;
+  start.num_row_tiles = problem.h_kv * static_cast<int32_t>(core::ceil_div(rows, shape.tile_rows));
+  start.num_rows = rows;
+  start.batch = call.batch;
+  start.q_tokens = call.q_tokens;
+  start.group = static_cast<int16_t>(shape.tile_rows / kCtaRows);
+  start.kv_heads = static_cast<int16_t>(problem.h_kv);
+  return start;
+}
+
 DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call,
                                 StepBuffers const& buffers) {
   bool const is_natural = problem.lse_base == FLASHMLA_LSE_NATURAL;
   float const infinity = std::numeric_limits<float>::infinity();
   char* const base = static_cast<char*>(buffers.workspace);
   DenseDecodeParams params{};
+  params.start = start_params(problem, shape, call, buffers.schedule);
   params.call = call;
-  params.h_q = problem.h_q;
-  params.group = shape.tile_rows / kCtaRows;
+  params.heads = problem.h_q / problem.h_kv;
   params.max_workers = shape.max_workers;
   params.causal = problem.causal ? 1 : 0;
   params.max_kv_len = problem.max_kv_len;
   params.scale_log2 = static_cast<float>(static_cast<double>(problem.scale) * kLog2E);
   params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
   params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
-  params.schedule = buffers.schedule;
+  params.heads_inverse = params.heads == 1 ? 0 : static_cast<uint32_t>(core::ceil_div(int64_t{1} << 32, params.heads));
   params.workspace = buffers.workspace;
   PartialLayout const layout = partial_layout(shape);
   params.partial_rows = reinterpret_cast<PartialRow*>(base + layout.rows_offset);

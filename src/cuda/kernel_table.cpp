@@ -12,8 +12,8 @@ constexpr int64_t kMaxQTokens = 128;
 
 bool accepts(KernelEntry const& kernel, core::Problem const& problem) {
   return problem.format->id == kernel.format && problem.q_dtype == problem.format->dtype && problem.out_dtype == kernel.out_dtype &&
-         problem.page_tokens == 64 && problem.h_kv == 1 && problem.h_q <= 128 && problem.max_q_tokens <= kMaxQTokens && problem.topk == 0 &&
-         problem.extra_format == nullptr && problem.extra_topk == 0 && !problem.batch_invariant;
+         problem.h_q <= 128 && problem.max_q_tokens <= kMaxQTokens && problem.topk == 0 && problem.extra_format == nullptr &&
+         problem.extra_topk == 0 && !problem.batch_invariant;
 }
 
 void require(bool holds, char const* argument, std::string const& got, char const* nearest) {
@@ -27,8 +27,6 @@ void explain(core::Problem const& problem) {
   require(problem.format->id == FLASHMLA_KV_BF16_576 || problem.format->id == FLASHMLA_KV_FP16_576, "kv_format", problem.format->name,
           "BF16_576 or FP16_576");
   require(problem.q_dtype == problem.format->dtype, "q_dtype", core::dtype_name(problem.q_dtype), "the dtype of the cache");
-  require(problem.page_tokens == 64, "page_tokens", std::to_string(problem.page_tokens), "64 on a GPU, or any on the CPU");
-  require(problem.h_kv == 1, "h_kv", std::to_string(problem.h_kv), "1 on a GPU, or any divisor of h_q on the CPU");
   require(problem.h_q <= 128, "h_q", std::to_string(problem.h_q), "at most 128 query heads");
   require(problem.max_q_tokens <= kMaxQTokens, "max_q_tokens", std::to_string(problem.max_q_tokens),
           "at most 128 on a GPU, or any on the CPU");
@@ -40,7 +38,7 @@ void explain(core::Problem const& problem) {
 
 std::string serves(KernelEntry const& kernel) {
   return std::string(core::find_kv_format(kernel.format)->name) + " to " + core::dtype_name(kernel.out_dtype) +
-         ": pages of 64 tokens, h_kv 1, h_q 1..128, 1..128 query tokens, causal, visible_len, sink";
+         ": any page size, h_kv, h_q 1..128, 1..128 query tokens, causal, visible_len, sink";
 }
 
 KernelEntry const& select_kernel(core::Problem const& problem) {

@@ -37,68 +37,95 @@ Encoder find_encoder() {
   return reinterpret_cast<Encoder>(symbol);
 }
 
+/// A part of a cache in bytes. The stride of a dimension of one page or head (or none) is never used and may be anything.
+struct PartBytes {
+  char const* name;
+  char const* base;
+  int64_t page_stride, token_stride, head_stride;
+};
+
+PartBytes bytes_of(CacheGeometry const& cache, CacheGeometry::Part const& part, char const* name) {
+  int64_t const token = part.token_stride * kElementBytes;
+  char const* const base = cache.num_pages > 0 ? static_cast<char const*>(part.base) : reinterpret_cast<char const*>(kNowhere);
+  return {name, base, cache.num_pages > 1 ? part.page_stride * kElementBytes : token * cache.page_tokens, token,
+          cache.heads > 1 ? part.head_stride * kElementBytes : token};
+}
+
 // Spec: cache base and page stride are named together, since a caller who pads pages has to fix one of them.
-void check_alignment(void const* base, int64_t page_stride_bytes, int64_t token_stride_bytes) {
-  auto const misplaced = static_cast<int64_t>(reinterpret_cast<uintptr_t>(base) % kAlignment);
-  if (misplaced == 0 && page_stride_bytes % kAlignment == 0 && token_stride_bytes % kAlignment == 0) return;
+std::string text_of(PartBytes const& part) {
   std::ostringstream text;
-  text << "decode: cache: got base at byte " << misplaced << " of 16, page stride " << page_stride_bytes << " bytes, token stride "
-       << token_stride_bytes << " bytes, expected multiples of 16 bytes (tensor copies on Hopper)";
+  text << "page stride " << part.page_stride << " bytes, token stride " << part.token_stride << " bytes";
+  if (part.head_stride != part.token_stride) text << ", head stride " << part.head_stride << " bytes";
+  return text.str();
+}
+
+void check_part(PartBytes const& part) {
+  auto const misplaced = static_cast<int64_t>(reinterpret_cast<uintptr_t>(part.base) % kAlignment);
+  int64_t const strides[] = {part.page_stride, part.token_stride, part.head_stride};
+  bool is_aligned = misplaced == 0, is_in_range = true;
+  for (int64_t const stride : strides) {
+    is_aligned = is_aligned && stride % kAlignment == 0;
+    is_in_range = is_in_range && stride > 0 && stride < kStrideLimit;
+  }
+  if (is_aligned && is_in_range) return;
+  std::ostringstream text;
+  text << "decode: " << part.name << ": got ";
+  if (is_aligned) text << text_of(part) << ", expected 16 .. " << kStrideLimit - kAlignment << " (copies to shared memory on Hopper)";
+  else
+    text << "base at byte " << misplaced << " of 16, " << text_of(part)
+         << ", expected multiples of 16 bytes (copies to shared memory on Hopper)";
   throw core::Error(FLASHMLA_INVALID_ARGUMENT, text.str());
 }
 
-void check_range(int64_t page_stride_bytes, int64_t token_stride_bytes) {
-  if (page_stride_bytes > 0 && page_stride_bytes < kStrideLimit && token_stride_bytes > 0 && token_stride_bytes < kStrideLimit) return;
-  std::ostringstream text;
-  text << "decode: cache: got page stride " << page_stride_bytes << " bytes, token stride " << token_stride_bytes
-       << " bytes, expected 16 .. " << kStrideLimit - kAlignment << " (tensor copies on Hopper)";
-  throw core::Error(FLASHMLA_INVALID_ARGUMENT, text.str());
-}
-
-/// {64 columns, rows, boxes of 64 columns, outer} of 2-byte elements with strides in bytes, swizzled by 128 bytes.
+/// {64 columns, rows, boxes of 64 columns, heads, outer} of 2-byte elements with strides in bytes, swizzled by 128 bytes.
 struct Tensor {
   char const* name;
   void const* base;
-  int64_t rows, boxes, outer;
-  int64_t row_stride_bytes, outer_stride_bytes;
-  uint32_t boxes_per_copy;
+  int64_t rows, boxes, heads, outer;
+  int64_t row_stride, head_stride, outer_stride;
+  uint32_t box_rows, boxes_per_copy;
 };
 
 CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
-  cuuint64_t const sizes[4] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes),
-                               static_cast<cuuint64_t>(tensor.outer)};
-  cuuint64_t const strides[3] = {static_cast<cuuint64_t>(tensor.row_stride_bytes), kBoxColumns * kElementBytes,
-                                 static_cast<cuuint64_t>(tensor.outer_stride_bytes)};
-  cuuint32_t const box[4] = {kBoxColumns, kBoxRows, tensor.boxes_per_copy, 1};
-  cuuint32_t const element_strides[4] = {1, 1, 1, 1};
+  cuuint64_t const sizes[5] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes),
+                               static_cast<cuuint64_t>(tensor.heads), static_cast<cuuint64_t>(tensor.outer)};
+  cuuint64_t const strides[4] = {static_cast<cuuint64_t>(tensor.row_stride), kBoxColumns * kElementBytes,
+                                 static_cast<cuuint64_t>(tensor.head_stride), static_cast<cuuint64_t>(tensor.outer_stride)};
+  cuuint32_t const box[5] = {kBoxColumns, tensor.box_rows, tensor.boxes_per_copy, 1, 1};
+  cuuint32_t const element_strides[5] = {1, 1, 1, 1, 1};
   CUtensorMapDataType const type = dtype == FLASHMLA_FP16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
   CUresult const result =
-      find_encoder()(&map, type, 4, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      find_encoder()(&map, type, 5, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
                      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return map;
   std::ostringstream text;
   text << "decode: " << tensor.name << ": got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 ("
-       << tensor.outer << " x " << tensor.rows << " rows, strides " << tensor.outer_stride_bytes << " and " << tensor.row_stride_bytes
-       << " bytes)";
+       << tensor.outer << " x " << tensor.heads << " x " << tensor.rows << " rows, strides " << tensor.outer_stride << ", "
+       << tensor.head_stride << " and " << tensor.row_stride << " bytes)";
   throw core::Error(FLASHMLA_DEVICE_ERROR, text.str());
 }
 
+PartBytes latent_of(CacheGeometry const& cache) { return bytes_of(cache, cache.latent, cache.is_fused ? "cache" : "ckv"); }
+PartBytes rope_of(CacheGeometry const& cache) { return bytes_of(cache, cache.rope, cache.is_fused ? "cache" : "kpe"); }
+
 }  // namespace
 
-CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride,
-                                       flashmla_dtype dtype) {
-  int64_t const token_stride_bytes = token_stride * kElementBytes;
-  // The stride of a dimension of one page (or none) is never used and may be anything.
-  int64_t const page_stride_bytes = num_pages > 1 ? page_stride * kElementBytes : token_stride_bytes * kBoxRows;
-  check_alignment(base, page_stride_bytes, token_stride_bytes);
-  check_range(page_stride_bytes, token_stride_bytes);
-  char const* const latent = num_pages > 0 ? static_cast<char const*>(base) : reinterpret_cast<char const*>(kNowhere);
-  int64_t const pages = num_pages > 0 ? num_pages : 1;
-  return {
-      encode({"cache", latent, kBoxRows, kLatentBoxes, pages, token_stride_bytes, page_stride_bytes, kCacheBoxesPerCopy}, dtype),
-      encode({"cache", latent + kLatentBoxes * kBoxColumns * kElementBytes, kBoxRows, 1, pages, token_stride_bytes, page_stride_bytes, 1},
-             dtype)};
+void check_cache_geometry(CacheGeometry const& cache) {
+  check_part(latent_of(cache));
+  check_part(rope_of(cache));
+}
+
+CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype) {
+  check_cache_geometry(cache);
+  PartBytes const latent = latent_of(cache), rope = rope_of(cache);
+  int64_t const pages = cache.num_pages > 0 ? cache.num_pages : 1;
+  auto const map_of = [&](PartBytes const& part, int64_t boxes, uint32_t boxes_per_copy) {
+    return encode({part.name, part.base, cache.page_tokens, boxes, cache.heads, pages, part.token_stride, part.head_stride,
+                   part.page_stride, box.tokens, boxes_per_copy},
+                  dtype);
+  };
+  return {map_of(latent, kLatentBoxes, box.boxes), map_of(rope, 1, 1)};
 }
 
 CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,
@@ -106,7 +133,9 @@ CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_st
   // As above for a single row or request.
   int64_t const row_stride_bytes = (rows > 1 ? row_stride : kLatentBoxes * kBoxColumns) * kElementBytes;
   int64_t const batch_stride_bytes = batch > 1 ? batch_stride * kElementBytes : row_stride_bytes * rows;
-  return encode({"q", base, rows, kLatentBoxes, batch, row_stride_bytes, batch_stride_bytes, kQueryBoxesPerCopy}, dtype);
+  return encode(
+      {"q", base, rows, kLatentBoxes, 1, batch, row_stride_bytes, row_stride_bytes, batch_stride_bytes, kBoxRows, kQueryBoxesPerCopy},
+      dtype);
 }
 
 }  // namespace flashmla::cuda

@@ -9,25 +9,42 @@
 
 namespace flashmla::cuda {
 
-/// Numbers of one box: 64 columns x 64 rows, 128 bytes a row, so that each is one 128-byte-swizzled tile.
+/// Numbers of one box: 64 columns x up to 64 rows, 128 bytes a row, so that 64 rows are one 128-byte-swizzled tile.
 inline constexpr uint32_t kBoxColumns = 64;
 inline constexpr uint32_t kBoxRows = 64;
-inline constexpr uint32_t kCacheBoxesPerCopy = 2;  // of the latent columns of a page
 inline constexpr uint32_t kQueryBoxesPerCopy = 8;  // all of a row tile of q
 
-/// The maps of a cache: `base` = [num_pages, 64, 576] of BF16 or FP16 as {64 columns, 64 tokens, 8 boxes, num_pages} (latent)
-/// and {64, 64, 1, num_pages} (RoPE). One copy brings several boxes, each a whole tile in shared memory.
+/// A paged cache: [num_pages, page_tokens, heads, 512] latent columns and [.., 64] of RoPE, 2-byte elements. Strides in elements.
+struct CacheGeometry {
+  struct Part {
+    void const* base;
+    int64_t page_stride, token_stride, head_stride;
+  };
+  Part latent, rope;
+  bool is_fused;  // rope lies behind latent in one tensor
+  int64_t num_pages, page_tokens, heads;
+};
+
+/// Throws core::Error where a base or a stride is no multiple of 16 bytes or out of a tensor map's range: what every way of
+/// copying a cache to shared memory asks for.
+void check_cache_geometry(CacheGeometry const& cache);
+
+/// The maps of a cache, {64 columns, page_tokens, 8 boxes, heads, num_pages} (latent) and {64, page_tokens, 1, heads, num_pages}
+/// (RoPE). One copy brings `box.tokens` tokens of a page, and `box.boxes` boxes of the latent columns.
 struct CacheTensorMaps {
   CUtensorMap latent;
   CUtensorMap rope;
 };
 
-/// Strides in elements. Made per run, because every layer has its own cache. Throws core::Error when base or strides are no
-/// multiples of 16 bytes, and FLASHMLA_UNSUPPORTED without a driver.
-CacheTensorMaps make_cache_tensor_maps(void const* base, int64_t num_pages, int64_t page_stride, int64_t token_stride,
-                                       flashmla_dtype dtype);
+struct CacheBox {
+  uint32_t tokens, boxes;
+};
 
-/// Describes the latent columns of q as {64 columns, rows, 8 boxes, batch}, `row_stride` elements between the rows (query
+/// Made per run, because every layer has its own cache. Throws core::Error as check_cache_geometry does, and FLASHMLA_UNSUPPORTED
+/// without a driver.
+CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
+
+/// Describes the latent columns of q as {64 columns, rows, 8 boxes, 1, batch}, `row_stride` elements between the rows (query
 /// token, head) of a request; rows past the last read zeros. The caller has checked that base and strides are multiples of
 /// 16 bytes.
 CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,

@@ -15,8 +15,21 @@ namespace {
 
 using Kernel = void (*)(dense_decode::TensorMaps, DenseDecodeParams);
 
-Kernel kernel_for(flashmla_dtype kv_dtype) {
-  return kv_dtype == FLASHMLA_BF16 ? dense_decode::dense_decode_kernel<__nv_bfloat16> : dense_decode::dense_decode_kernel<__half>;
+template <class Element>
+Kernel kernel_of(Paging paging) {
+  switch (paging) {
+    case Paging::kTiles:
+      return dense_decode::dense_decode_kernel<Element, Paging::kTiles>;
+    case Paging::kBoxes:
+      return dense_decode::dense_decode_kernel<Element, Paging::kBoxes>;
+    case Paging::kRows:
+      return dense_decode::dense_decode_kernel<Element, Paging::kRows>;
+  }
+  throw core::Error(FLASHMLA_INTERNAL, "decode: paging: got an unknown one, expected tiles, boxes or rows");
+}
+
+Kernel kernel_for(DenseDecodeKernel const& kernel) {
+  return kernel.kv_dtype == FLASHMLA_BF16 ? kernel_of<__nv_bfloat16>(kernel.paging) : kernel_of<__half>(kernel.paging);
 }
 
 bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t element_bytes, int64_t alignment) {
@@ -26,6 +39,27 @@ bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t el
 }
 
 int64_t bytes_of(flashmla_dtype dtype) { return dtype == FLASHMLA_FP32 ? 4 : 2; }
+
+CacheGeometry cache_of(DenseDecodeParams const& params) {
+  core::DecodeCall const& call = params.call;
+  return {{call.ckv, call.ckv_page_stride, call.ckv_token_stride, call.ckv_head_stride},
+          {call.kpe, call.kpe_page_stride, call.kpe_token_stride, call.kpe_head_stride},
+          call.cache_fused,
+          call.num_pages,
+          params.start.page_tokens,
+          params.start.kv_heads};
+}
+
+/// Describes q by a tensor map, if a request's rows of a KV head lie evenly spaced.
+void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, flashmla_dtype dtype) {
+  core::DecodeCall const& call = params.call;
+  core::RowStrides const& q = call.q_nope_stride;
+  int64_t const all_heads = int64_t{params.heads} * params.start.kv_heads, rows = call.q_tokens * all_heads;
+  int64_t const row_stride = all_heads == 1 ? q.token : q.head;
+  bool const is_even = call.q_tokens == 1 || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
+  params.q_is_tensor = params.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (call.batch == 1 || q.batch > 0);
+  if (params.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, call.batch, q.batch, dtype);
+}
 
 }  // namespace
 
@@ -40,47 +74,34 @@ int choose_group(int64_t rows) {
   return best;
 }
 
-void prepare_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
-  check_cuda(cudaFuncSetAttribute(kernel_for(kv_dtype), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
+void prepare_dense_decode(DenseDecodeKernel const& kernel) {
+  check_cuda(cudaFuncSetAttribute(kernel_for(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
              "cudaFuncSetAttribute");
 }
 
-void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, DenseDecodeParams const& params, flashmla_stream stream) {
+void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream) {
   DenseDecodeParams launched = params;
   core::DecodeCall const& call = params.call;
-  launched.out_dtype = out_dtype;
-  int64_t const rows = static_cast<int64_t>(call.q_tokens) * params.h_q;
-  StartParams& start = launched.start;
-  start.schedule = params.schedule;
-  start.kv_len = call.kv_len;
-  start.page_table = call.page_table;
-  start.page_table_stride = call.page_table_stride;
-  start.length_limit = static_cast<int32_t>(core::length_limit(call.table_pages, kTileTokens, params.max_kv_len));
-  start.num_pages = static_cast<int32_t>(std::min<int64_t>(call.num_pages, std::numeric_limits<int32_t>::max()));
-  start.num_row_tiles = static_cast<int32_t>(core::ceil_div(rows, int64_t{kCtaRows} * params.group));
-  start.num_rows = static_cast<int32_t>(rows);
-  start.group = params.group;
-  start.batch = call.batch;
-  start.q_tokens = call.q_tokens;
-  launched.h_q_inverse =
-      params.h_q == 1
-          ? 0
-          : static_cast<uint32_t>(((uint64_t{1} << 32) + static_cast<uint64_t>(params.h_q) - 1) / static_cast<uint64_t>(params.h_q));
+  launched.out_dtype = kernel.out_dtype;
   launched.q_is_aligned = is_multiple(call.q_nope, call.q_nope_stride, 2, 16) && is_multiple(call.q_pe, call.q_pe_stride, 2, 16);
   launched.out_alignment = 0;
   for (int32_t const bytes : {8, 16})
-    if (is_multiple(call.out, call.out_stride, bytes_of(out_dtype), bytes)) launched.out_alignment = bytes;
+    if (is_multiple(call.out, call.out_stride, bytes_of(kernel.out_dtype), bytes)) launched.out_alignment = bytes;
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
-  core::RowStrides const& q = call.q_nope_stride;
-  int64_t const row_stride = params.h_q == 1 ? q.token : q.head;
-  bool const is_even = call.q_tokens == 1 || params.h_q == 1 || q.token == q.head * params.h_q;
-  launched.q_is_tensor = launched.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (call.batch == 1 || q.batch > 0);
-  CacheTensorMaps const cache = make_cache_tensor_maps(call.ckv, call.num_pages, call.ckv_page_stride, call.ckv_token_stride, kv_dtype);
-  dense_decode::TensorMaps maps{cache.latent, cache.rope, {}};
-  if (launched.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, call.batch, q.batch, kv_dtype);
+  dense_decode::TensorMaps maps{};
+  set_query(launched, maps, kernel.kv_dtype);
+  CacheGeometry const cache = cache_of(params);
+  if (kernel.paging == Paging::kRows) {
+    check_cache_geometry(cache);
+  } else {
+    CacheBox const box =
+        kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, dense_decode::kCopyBoxes} : CacheBox{8, dense_decode::kHalfBoxes};
+    CacheTensorMaps const made = make_cache_tensor_maps(cache, box, kernel.kv_dtype);
+    maps.latent = made.latent, maps.rope = made.rope;
+  }
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.group), static_cast<unsigned>(params.max_workers));
+  config.gridDim = dim3(static_cast<unsigned>(params.start.group), static_cast<unsigned>(params.max_workers));
   config.blockDim = dense_decode::kThreads;
   config.dynamicSmemBytes = sizeof(dense_decode::Shared);
   config.stream = static_cast<cudaStream_t>(stream);
@@ -89,13 +110,16 @@ void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, Dens
   attribute.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kv_dtype), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
+  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
 }
 
-std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype) {
+std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
   cudaFuncAttributes attributes{};
-  check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kv_dtype)), "plan", "cudaFuncGetAttributes");
-  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::to_string(dense_decode::kThreads) + " threads, " +
+  check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kernel)), "plan", "cudaFuncGetAttributes");
+  char const* const pages = kernel.paging == Paging::kTiles   ? "a tile a copy"
+                            : kernel.paging == Paging::kBoxes ? "part of a page a copy"
+                                                              : "a token a copy";
+  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::string(pages) + ", " + std::to_string(dense_decode::kThreads) + " threads, " +
          std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(dense_decode::kConsumerRegisters) +
          " a consumer, " + std::to_string(dense_decode::kProducerRegisters) + " a producer), " +
          std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +

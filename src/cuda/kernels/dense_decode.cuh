@@ -49,16 +49,17 @@ namespace flashmla::cuda::dense_decode {
 
 /// Keys that the thread's rows see; a visible_len outside [0, kv_len] is clamped and recorded.
 __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  int32_t const* const view =
-      params.call.visible_len == nullptr ? nullptr : params.call.visible_len + static_cast<int64_t>(part.request) * params.call.q_tokens;
+  int32_t const* const view = params.call.visible_len == nullptr
+                                  ? nullptr
+                                  : params.call.visible_len + static_cast<int64_t>(part.rows.request) * params.call.q_tokens;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    int32_t const index = part.row_begin + fragment_row(thread, half), token = token_of(params, index);
+    int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);
     row.visible[half] = part.kv_len;
     if (token >= params.call.q_tokens) continue;
     row.visible[half] = core::num_visible(part.kv_len, params.call.q_tokens, token, params.causal != 0, view);
     if (view != nullptr && view[token] != row.visible[half])
-      record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.request, token, view[token]);
+      record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.rows.request, token, view[token]);
   }
 }
 
@@ -84,14 +85,14 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   return work;
 }
 
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
   Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
   ptx::grid_dependency_wait();
   for (uint32_t part_index = 0;; ++part_index) {
     ptx::mbarrier_wait(s.announced, part_index & 1);
     Part const& part = s.parts[part_index % 2];
-    if (part.request < 0) break;
+    if (part.rows.request < 0) break;
     uint32_t rope[4][4];
     load_q_rope(rope, params, part, me.thread);
     RowState row;
@@ -102,7 +103,7 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     read_visible(row, params, part, me.thread);
     ptx::mbarrier_wait(s.q_full, part_index & 1);
     if (!params.q_is_tensor) load_q_latent(s, params, part);
-    attend<Element>(row, s, params, part, rope, me);
+    attend<Element, kPaging>(row, s, params, part, rope, me);
     me.tiles += part.num_tiles;
     float(&shares)[2][kCtaRows] = s.row_sum[part_index % 2];
 #pragma unroll
@@ -131,9 +132,11 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
   }
 }
 
-/// A lane a barrier.
+/// A lane a barrier. A copy is one arrival of each warp, or thread, that makes it.
+template <Paging kPaging>
 __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
-  if (lane < kStages * kCopies) ptx::mbarrier_init(s.full[lane / kCopies][lane % kCopies], 1);
+  if (lane < kStages * kCopies)
+    ptx::mbarrier_init(s.full[lane / kCopies][lane % kCopies], kPaging == Paging::kRows ? 32 * kLoaders<kPaging> : kLoaders<kPaging>);
   if (lane < kStages * 3) ptx::mbarrier_init(s.empty[lane / 3][lane % 3], 4);
   if (lane < 2) {
     ptx::mbarrier_init(s.p_ready[lane], 4);
@@ -147,12 +150,12 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   ptx::fence_mbarrier_init();
 }
 
-template <class Element>
+template <class Element, Paging kPaging>
 __global__ void __launch_bounds__(kThreads, 1)
     dense_decode_kernel(TensorMaps const __grid_constant__ maps, DenseDecodeParams const __grid_constant__ params) {
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& s = *reinterpret_cast<Shared*>(memory);
-  if (threadIdx.x < 32) initialise_barriers(s, threadIdx.x);
+  if (threadIdx.x < 32) initialise_barriers<kPaging>(s, threadIdx.x);
   if (threadIdx.x == kConsumerThreads)
     ptx::prefetch_tensor_map(&maps.latent), ptx::prefetch_tensor_map(&maps.rope), ptx::prefetch_tensor_map(&maps.q);
   __syncthreads();
@@ -161,17 +164,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 2) {
     ptx::register_decrease<kProducerRegisters>();
     int32_t const warp = uniform(threadIdx.x / 32) - kConsumerThreads / 32;
-    if (warp == 0) {
+    bool has_published = false;
+    if (warp < kLoaders<kPaging>) {
       CtaWork const work = read_work(params.start);
-      if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x % 32 == 0)
+      if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == kConsumerThreads)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
-      produce(s, maps, params, CtaWalk(params.start, work.begin, work.end));
-    } else if (warp < 3 && threadIdx.x % 32 == 0) {
-      publish_part(s, params, warp - 1);
+      has_published = produce<kPaging>(s, {maps, params, ptx::kEvictFirst}, CtaWalk(params.start, work.begin, work.end), warp);
     }
+    int32_t const event = warp - kFirstPublisher;
+    if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item(s, params, event, has_published);
   } else {
     ptx::register_increase<kConsumerRegisters>();
-    consume<Element>(s, params, warpgroup);
+    consume<Element, kPaging>(s, params, warpgroup);
   }
 }
 

@@ -1,7 +1,7 @@
-// Launch interface of the dense decode kernels (BF16 or FP16 cache, 64-token pages, one KV head).
+// Launch interface of the dense decode kernels (BF16 or FP16 cache, pages of any size, any number of KV heads).
 //
-// A kernel row computes row tiles of 64 * group rows with `group` CTAs in step, each on 64 rows of the same tokens, so
-// that the KV of a request is read from DRAM once. Worker w of the schedule is CTAs w * group .. w * group + group - 1.
+// A kernel row computes row tiles of 64 * group rows of a KV head with `group` CTAs in step, each on 64 rows of the same
+// tokens, so that the KV of a request is read from DRAM once. Worker w of the schedule is CTAs w * group .. w * group + group - 1.
 // Whole items are written to `out` and `lse`. Of an item that several workers share, each leaves a partial result in the
 // workspace, and when all are there, each merges its slice of the rows: nothing follows on the stream.
 #pragma once
@@ -29,6 +29,16 @@ struct PartialRow {
   } halves[2];
 };
 
+/// How the tokens of a page come into shared memory: one kernel each.
+enum class Paging : int32_t {
+  kTiles,  // pages of 64 tokens or a multiple: a tile of 64 tokens is one box of TMA
+  kBoxes,  // other multiples of 8: boxes of 8 tokens
+  kRows,   // any: a token at a time by cp.async
+};
+constexpr Paging choose_paging(int32_t page_tokens) {
+  if (page_tokens % kTileTokens == 0) return Paging::kTiles;
+  return page_tokens % 8 == 0 ? Paging::kBoxes : Paging::kRows;
+}
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {
   void const* schedule;
@@ -37,34 +47,41 @@ struct alignas(64) StartParams {
   int64_t page_table_stride;
   int32_t length_limit;   // no request is longer: the table's width, or max_kv_len
   int32_t num_pages;      // of the cache
+  int32_t page_tokens;    // of a page
   int32_t num_row_tiles;  // of every request
-  int32_t num_rows;       // (query token, head) of every request
-  int32_t group;          // CTAs a worker; tile_rows = 64 * group
+  int32_t num_rows;       // (query token, head) of every request and KV head
   int32_t batch;
   int32_t q_tokens;
+  int16_t group;     // CTAs a worker; tile_rows = 64 * group
+  int16_t kv_heads;  // row tiles are those of the first KV head, of the second, ...
 };
 
 /// Everything about a call; passed by value.
 struct DenseDecodeParams {
-  StartParams start;  // set by the launch
+  StartParams start;
   core::DecodeCall call;
-  int32_t h_q;
-  int32_t group;        // CTAs a worker; tile_rows = 64 * group
+  int32_t heads;        // query heads of a KV head
   int32_t max_workers;  // layout of the schedule; grid = max_workers * group
   int32_t causal;
-  int64_t max_kv_len;     // 0: the table's width rules
-  float scale_log2;       // scale * log2(e)
-  float lse_factor;       // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
-  float empty_lse;        // of a row that sees no key
-  uint32_t h_q_inverse;   // set by the launch: ceil(2^32 / h_q), so that row / h_q is one multiplication
-  int32_t out_dtype;      // set by the launch: flashmla_dtype
-  int32_t q_is_tensor;    // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
-  int32_t q_is_aligned;   // set by the launch: 16-byte base and strides of q, vector loads
-  int32_t out_alignment;  // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
-  void const* schedule;
+  int64_t max_kv_len;        // 0: the table's width rules
+  float scale_log2;          // scale * log2(e)
+  float lse_factor;          // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
+  float empty_lse;           // of a row that sees no key
+  uint32_t heads_inverse;    // ceil(2^32 / heads), so that row / heads is one multiplication
+  int32_t out_dtype;         // set by the launch: flashmla_dtype
+  int32_t q_is_tensor;       // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
+  int32_t q_is_aligned;      // set by the launch: 16-byte base and strides of q, vector loads
+  int32_t out_alignment;     // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
   void* workspace;           // WorkspaceHeader, and behind it:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64]
   void* partial_values;      // [2 * max_workers, group, 64, 512] of 2 bytes
+};
+
+/// Which kernel serves a call.
+struct DenseDecodeKernel {
+  flashmla_dtype kv_dtype;
+  flashmla_dtype out_dtype;
+  Paging paging;
 };
 
 /// The workspace behind its header.
@@ -81,10 +98,10 @@ constexpr PartialLayout partial_layout(core::PlanShape const& shape) {
 int choose_group(int64_t rows);
 
 /// Sets the kernel's attributes; legal inside capture. Throws core::Error.
-void prepare_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype);
+void prepare_dense_decode(DenseDecodeKernel const& kernel);
 /// Enqueues the decode kernel with programmatic dependent launch; makes the cache's tensor map. Throws core::Error.
-void launch_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype, DenseDecodeParams const& params, flashmla_stream stream);
+void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream);
 /// Registers, shared memory and threads of the kernel, for describe().
-std::string describe_dense_decode(flashmla_dtype kv_dtype, flashmla_dtype out_dtype);
+std::string describe_dense_decode(DenseDecodeKernel const& kernel);
 
 }  // namespace flashmla::cuda

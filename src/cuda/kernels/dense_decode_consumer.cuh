@@ -35,23 +35,17 @@ __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
   if (lane == 0) ptx::mbarrier_arrive(barrier);
 }
 
-/// Elements of row `row` of a request in one of q's tensors.
-__device__ __forceinline__ int64_t row_offset(DenseDecodeParams const& params, core::RowStrides const& stride, int32_t request,
-                                              int32_t row) {
-  int32_t const token = token_of(params, row), head = row - token * params.h_q;
-  return request * stride.batch + token * stride.token + head * stride.head;
-}
-
 /// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
   auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
-  int32_t const rows = params.start.num_rows - part.row_begin;
+  int32_t const rows = part.rows.num_rows(params) - part.rows.row_begin;
 #pragma unroll 1
   for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
     int32_t const chunk = threadIdx.x % 64;  // 16-byte column
     uint32_t const target = ptx::shared_address(s.q[chunk / 8]) + swizzled_offset(row, chunk % 8);
     uint16_t const* const source =
-        q + row_offset(params, params.call.q_nope_stride, part.request, part.row_begin + (row < rows ? row : 0)) + chunk * 8;
+        q + chunk * 8 +
+        row_offset(params.call.q_nope_stride, part.rows, row_target(params, part.rows, part.rows.row_begin + (row < rows ? row : 0)));
     if (params.q_is_aligned) {
       ptx::cp_async_16(target, source, row < rows ? 16 : 0);
     } else {
@@ -65,13 +59,14 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
 
 /// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's.
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  int32_t const rows = params.start.num_rows - part.row_begin;
+  int32_t const rows = part.rows.num_rows(params) - part.rows.row_begin;
   uint16_t const* source[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int32_t const row = fragment_row(thread, half);
-    source[half] = static_cast<uint16_t const*>(params.call.q_pe) + fragment_column(thread, 0) +
-                   row_offset(params, params.call.q_pe_stride, part.request, part.row_begin + (row < rows ? row : 0));
+    source[half] =
+        static_cast<uint16_t const*>(params.call.q_pe) + fragment_column(thread, 0) +
+        row_offset(params.call.q_pe_stride, part.rows, row_target(params, part.rows, part.rows.row_begin + (row < rows ? row : 0)));
   }
   if (params.q_is_aligned) {
 #pragma unroll
@@ -86,10 +81,11 @@ __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeP
 /// Brings the RoPE columns of the next part's Q into L2 while this part's rows are written, if the part is known already.
 __device__ __forceinline__ void prefetch_q_rope(Shared& s, DenseDecodeParams const& params, uint32_t part_index, int32_t thread) {
   Part const& part = s.parts[part_index % 2];
-  if (!ptx::mbarrier_test(s.announced, part_index & 1) || part.request < 0 || thread >= kCtaRows) return;
-  if (part.row_begin + thread < params.start.num_rows)
+  if (!ptx::mbarrier_test(s.announced, part_index & 1) || part.rows.request < 0 || thread >= kCtaRows) return;
+  int32_t const row = part.rows.row_begin + thread;
+  if (row < part.rows.num_rows(params))
     ptx::prefetch_l2(static_cast<uint16_t const*>(params.call.q_pe) +
-                     row_offset(params, params.call.q_pe_stride, part.request, part.row_begin + thread));
+                     row_offset(params.call.q_pe_stride, part.rows, row_target(params, part.rows, row)));
 }
 
 /// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
@@ -98,32 +94,43 @@ struct QkOperands {
   uint64_t q[2], k[2], k_rope;
 };
 
+template <Paging kPaging>
 __device__ __forceinline__ QkOperands qk_operands(Shared& s, uint32_t stage, int32_t owner) {
   uint32_t const first = owner == 0 ? 4 : 0, last = 4 - first;  // boxes
-  uint64_t const q = k_major_descriptor(ptx::shared_address(s.q)), k = k_major_descriptor(ptx::shared_address(s.kv[stage]));
+  uint64_t const q = k_major_descriptor(ptx::shared_address(s.q));
+  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[stage]), StageLayout<kPaging>::kNextAtom);
+  uint64_t const rope = k_major_descriptor(ptx::shared_address(s.kv[stage][kLatentBoxes]));
   return {{first / kCopyBoxes, last / kCopyBoxes},
           {advance(q, first * kBoxBytes), advance(q, last * kBoxBytes)},
           {advance(k, first * kBoxBytes), advance(k, last * kBoxBytes)},
-          advance(k, kLatentBoxes * kBoxBytes)};
+          rope};
+}
+
+/// Waits for a copy. What threads have copied, rather than TMA, wgmma sees only behind a fence.
+template <Paging kPaging>
+__device__ __forceinline__ void wait_landed(uint64_t& full, uint32_t parity) {
+  ptx::mbarrier_wait(full, parity);
+  if constexpr (kPaging == Paging::kRows) ptx::fence_proxy_async_shared();
 }
 
 /// Copy kCopy (0 or 1) of a half, as soon as it has landed.
-template <class Element, int kHalf, int kCopy>
+template <class Element, Paging kPaging, int kHalf, int kCopy>
 __device__ __forceinline__ void multiply_qk(float (&scores)[32], QkOperands const& operands, uint64_t (&full)[kCopies], uint32_t parity) {
-  ptx::mbarrier_wait(full[operands.first_copy[kHalf] + kCopy], parity);
+  if (kPaging != Paging::kBoxes || kCopy == 0) wait_landed<kPaging>(full[operands.first_copy[kHalf] + kCopy], parity);
   ptx::wgmma_fence();
 #pragma unroll
   for (int i = 0; i < 4 * kCopyBoxes; ++i) {
-    uint32_t const offset = (kCopy * kCopyBoxes + i / 4) * kBoxBytes + i % 4 * kKMajorStepBytes;
-    ptx::wgmma_m64n64k16_ss<Element>(scores, advance(operands.q[kHalf], offset), advance(operands.k[kHalf], offset),
+    uint32_t const box = kCopy * kCopyBoxes + i / 4, column = i % 4 * kKMajorStepBytes;
+    ptx::wgmma_m64n64k16_ss<Element>(scores, advance(operands.q[kHalf], box * kBoxBytes + column),
+                                     advance(operands.k[kHalf], box * StageLayout<kPaging>::kNextBox + column),
                                      kHalf > 0 || kCopy > 0 || i > 0);
   }
 }
 
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands const& operands, uint32_t (&rope)[4][4],
                                                  uint64_t (&full)[kCopies], uint32_t parity) {
-  ptx::mbarrier_wait(full[kRopeCopy], parity);
+  wait_landed<kPaging>(full[kRopeCopy], parity);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
@@ -150,13 +157,16 @@ __device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]
   }
 }
 
-/// V rows past the end, or of a page that does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
+/// V rows past the end, or of a tile whose page does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
+template <Paging kPaging>
 __device__ __forceinline__ void zero_tail(Shared& s, uint32_t stage, int32_t valid, Consumer const& me) {
+  using Layout = StageLayout<kPaging>;
   for (int32_t row = me.thread / 8; row < kTileTokens; row += kWarpgroupThreads / 8) {
     if (row < valid) continue;
+    uint32_t const offset = row / 8 * Layout::kNextAtom + row % 8 * kSwizzleRowBytes + me.thread % 8 * 16;
 #pragma unroll
     for (int box = 0; box < kLatentBoxes; ++box)
-      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box]) + row * kSwizzleRowBytes + (me.thread % 8) * 16, 0, 0, 0, 0);
+      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box & 4]) + box % 4 * Layout::kNextBox + offset, 0, 0, 0, 0);
   }
   ptx::fence_proxy_async_shared();
   ptx::named_barrier_sync(kWarpgroupBarrier + me.warpgroup, kWarpgroupThreads);
@@ -168,6 +178,18 @@ __device__ __forceinline__ void mask_scores(float (&scores)[32], int32_t const (
   for (int i = 0; i < 32; ++i) {
     int const half = (i / 2) % 2, column = fragment_column(thread, i / 4) + i % 2;
     if (column >= limit[half]) scores[i] = -INFINITY;
+  }
+}
+
+/// Scores of tokens whose page does not exist, a bit each, become -inf; the copies have left zeros there.
+__device__ __forceinline__ void mask_holes(float (&scores)[32], uint16_t const (&holes)[4], int32_t thread) {
+  int const shift = fragment_column(thread, 0);
+  uint32_t const words[2] = {(holes[0] | static_cast<uint32_t>(holes[1]) << 16) >> shift,
+                             (holes[2] | static_cast<uint32_t>(holes[3]) << 16) >> shift};
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    int const column = fragment_column(0, i / 4) + i % 2;
+    if ((words[column / 32] >> column % 32 & 1U) != 0) scores[i] = -INFINITY;
   }
 }
 
@@ -216,24 +238,27 @@ __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float co
   ++me.given;
 }
 
+template <Paging kPaging>
 __device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, int32_t warpgroup) {
-  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * 4]), kBoxBytes);
+  using Layout = StageLayout<kPaging>;
+  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * 4]), Layout::kNextBox, Layout::kNextAtom);
 }
 
 /// Starts O += P V with the other warpgroup's P, once that is there.
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void begin_other_pv(RowState& row, Shared& s, uint32_t stage, Consumer& me) {
   int const other = 1 - me.warpgroup;
-  ptx::mbarrier_wait(s.p_ready[other], me.taken & 1);
+  wait_landed<kPaging>(s.p_ready[other], me.taken & 1);
   ++me.taken;
   float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
   rescale(row, max);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));
-  uint64_t const v = value_descriptor(s, stage, me.warpgroup);
+  uint64_t const v = value_descriptor<kPaging>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
-    ptx::wgmma_m64n256k16_ss<Element>(row.o, advance(p, step * kKMajorStepBytes), advance(v, step * kNMajorStepBytes), true);
+    ptx::wgmma_m64n256k16_ss<Element>(row.o, advance(p, step * kKMajorStepBytes), advance(v, step * 2 * StageLayout<kPaging>::kNextAtom),
+                                      true);
   ptx::wgmma_commit();
 }
 
@@ -243,12 +268,13 @@ __device__ __forceinline__ void end_other_pv(Shared& s, uint32_t stage, Consumer
   arrive_warp(s.p_free[1 - me.warpgroup], me.lane);
 }
 
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, Consumer const& me) {
-  uint64_t const v = value_descriptor(s, stage, me.warpgroup);
+  uint64_t const v = value_descriptor<kPaging>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
 #pragma unroll
-  for (int step = 0; step < 4; ++step) ptx::wgmma_m64n256k16_rs<Element>(row.o, p[step], advance(v, step * kNMajorStepBytes), true);
+  for (int step = 0; step < 4; ++step)
+    ptx::wgmma_m64n256k16_rs<Element>(row.o, p[step], advance(v, step * 2 * StageLayout<kPaging>::kNextAtom), true);
   ptx::wgmma_commit();
   ptx::wgmma_wait<0>();
   ptx::pin_registers(row.o);
@@ -256,34 +282,34 @@ __device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4
 }
 
 /// All tiles of a part: own ones in full, the other's as PV only.
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t (&rope)[4][4],
                                        Consumer& me) {
   uint32_t const count = me.tiles;
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
-    QkOperands const operands = qk_operands(s, stage, me.warpgroup);
+    QkOperands const operands = qk_operands<kPaging>(s, stage, me.warpgroup);
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.
     bool const has_other = i > 0;
-    if (has_other) begin_other_pv<Element>(row, s, stage ^ 1, me);
+    if (has_other) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);
     if (has_other && !has_landed) {
       ptx::wgmma_wait<0>();
       end_other_pv(s, stage ^ 1, me);
     }
     float scores[32];
-    multiply_qk<Element, 0, 0>(scores, operands, s.full[stage], parity);
+    multiply_qk<Element, kPaging, 0, 0>(scores, operands, s.full[stage], parity);
     ptx::wgmma_commit();
     if (has_other && has_landed) {
       ptx::wgmma_wait<1>();
       end_other_pv(s, stage ^ 1, me);
     }
-    multiply_qk<Element, 0, 1>(scores, operands, s.full[stage], parity);
-    multiply_qk_rope<Element>(scores, operands, rope, s.full[stage], parity);
-    multiply_qk<Element, 1, 0>(scores, operands, s.full[stage], parity);
-    multiply_qk<Element, 1, 1>(scores, operands, s.full[stage], parity);
+    multiply_qk<Element, kPaging, 0, 1>(scores, operands, s.full[stage], parity);
+    multiply_qk_rope<Element, kPaging>(scores, operands, rope, s.full[stage], parity);
+    multiply_qk<Element, kPaging, 1, 0>(scores, operands, s.full[stage], parity);
+    multiply_qk<Element, kPaging, 1, 1>(scores, operands, s.full[stage], parity);
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
     ptx::pin_registers(scores);
@@ -291,21 +317,25 @@ __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodePara
     if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
     arrive_warp(s.empty[stage][kRope], me.lane);
     int32_t const valid = s.valid[stage];
-    if (valid < kTileTokens) zero_tail(s, stage, valid, me);
+    if (valid < kTileTokens) zero_tail<kPaging>(s, stage, valid, me);
     int32_t const base = (part.first_tile + i) * kTileTokens;
     int32_t const limit[2] = {min(row.visible[0] - base, valid), min(row.visible[1] - base, valid)};
     if (limit[0] < kTileTokens || limit[1] < kTileTokens) mask_scores(scores, limit, me.thread);
+    if constexpr (kPaging != Paging::kTiles) {
+      uint16_t const(&holes)[4] = s.holes[stage];
+      if ((holes[0] | holes[1] | holes[2] | holes[3]) != 0) mask_holes(scores, holes, me.thread);
+    }
     uint32_t p[4][4];
     float new_max[2] = {row.max[0], row.max[1]}, sum[2];
     softmax<Element>(scores, p, new_max, sum, params.scale_log2);
     publish(s, p, new_max, me);
     rescale(row, new_max);
     row.sum[0] += sum[0], row.sum[1] += sum[1];
-    own_pv<Element>(row, s, p, stage, me);
+    own_pv<Element, kPaging>(row, s, p, stage, me);
   }
   if (part.num_tiles > 0 && (part.num_tiles - 1) % 2 != me.warpgroup) {
     uint32_t const stage = uniform((count + part.num_tiles - 1) % kStages);
-    begin_other_pv<Element>(row, s, stage, me);
+    begin_other_pv<Element, kPaging>(row, s, stage, me);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(row.o);
     end_other_pv(s, stage, me);

@@ -47,17 +47,16 @@ __device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64
 __device__ __forceinline__ void write_whole_row(float (&o)[128], int half, RowEnds const& ends, DenseDecodeParams const& params,
                                                 Part const& part, OutputThread const& me) {
   float const lse_log2 = ends.lse_log2[half], inverse = ends.inverse[half];
-  RowTarget const target = row_target(params, part.row_begin + fragment_row(me.thread, half));
+  RowTarget const target = row_target(params, part.rows, part.rows.row_begin + fragment_row(me.thread, half));
   float const factor = lse_log2 == -INFINITY ? 0.0F : inverse * sink_factor_of(params, target.head, lse_log2);
 #pragma unroll
   for (int block = 0; block < 32; ++block) {
     o[accumulator_index(block, half, 0)] *= factor;
     o[accumulator_index(block, half, 1)] *= factor;
   }
-  core::RowStrides const& stride = params.call.out_stride;
-  int64_t const offset = part.request * stride.batch + target.token * stride.token + target.head * stride.head;
+  int64_t const offset = row_offset(params.call.out_stride, part.rows, target);
   store_row(params, offset + me.warpgroup * 256, o, half, me.lane);
-  if (me.warpgroup == 0 && me.lane % 4 == 0) write_lse(params, part.request, target, lse_log2);
+  if (me.warpgroup == 0 && me.lane % 4 == 0) write_lse(params, part.rows, target, lse_log2);
 }
 
 /// The warp's 16 rows, finished, to a 16-bit out: 64 columns at a time through shared memory, so that a store fills whole lines
@@ -69,12 +68,10 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
   uint16_t* targets[4];                                                // of rows first_row + 4 k + lane / 8
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    int32_t const index = part.row_begin + first_row + 4 * k + me.lane / 8;
-    RowTarget const row = row_target(params, index);
-    core::RowStrides const& stride = params.call.out_stride;
-    targets[k] = index >= params.start.num_rows ? nullptr
-                                                : static_cast<uint16_t*>(params.call.out) + part.request * stride.batch +
-                                                      row.token * stride.token + row.head * stride.head + me.warpgroup * 256 + chunk * 8;
+    int32_t const index = part.rows.row_begin + first_row + 4 * k + me.lane / 8;
+    int64_t const offset = row_offset(params.call.out_stride, part.rows, row_target(params, part.rows, index));
+    bool const exists = index < part.rows.num_rows(params);
+    targets[k] = exists ? static_cast<uint16_t*>(params.call.out) + offset + me.warpgroup * 256 + chunk * 8 : nullptr;
   }
 #pragma unroll
   for (int group = 0; group < 4; ++group) {
@@ -102,7 +99,7 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
 __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2], float const (&sum)[2], DenseDecodeParams const& params,
                                            Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
-  if (part.row_begin + fragment_row(me.thread & ~31, 0) >= params.start.num_rows) return;
+  if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows(params)) return;
   RowEnds ends;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -116,10 +113,10 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      int32_t const index = part.row_begin + fragment_row(me.thread, half);
-      RowTarget const row = row_target(params, min(index, params.start.num_rows - 1));
+      int32_t const index = part.rows.row_begin + fragment_row(me.thread, half), rows = part.rows.num_rows(params);
+      RowTarget const row = row_target(params, part.rows, min(index, rows - 1));
       factor[half] = ends.lse_log2[half] == -INFINITY ? 0.0F : ends.inverse[half] * sink_factor_of(params, row.head, ends.lse_log2[half]);
-      if (me.warpgroup == 0 && me.lane % 4 == 0 && index < params.start.num_rows) write_lse(params, part.request, row, ends.lse_log2[half]);
+      if (me.warpgroup == 0 && me.lane % 4 == 0 && index < rows) write_lse(params, part.rows, row, ends.lse_log2[half]);
     }
     if (params.out_dtype == FLASHMLA_BF16) store_rows_wide<__nv_bfloat16>(o, factor, params, part, me);
     else store_rows_wide<__half>(o, factor, params, part, me);
@@ -127,7 +124,7 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    if (part.row_begin + fragment_row(me.thread, half) < params.start.num_rows) write_whole_row(o, half, ends, params, part, me);
+    if (part.rows.row_begin + fragment_row(me.thread, half) < part.rows.num_rows(params)) write_whole_row(o, half, ends, params, part, me);
 }
 
 }  // namespace flashmla::cuda::dense_decode

@@ -23,16 +23,23 @@ inline constexpr int kBoxes = 9;
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
 
+/// 64 rows of a request: of the rows (query token, head of a KV head), token major, those from `row_begin` on.
+struct RowSpan {
+  int32_t request;
+  int32_t row_begin;
+  int32_t kv_head;
+
+  __device__ __forceinline__ int32_t num_rows(DenseDecodeParams const& params) const { return params.start.num_rows; }
+};
+
 /// A part as one CTA sees it, with bounds from the call's own lengths.
 struct alignas(16) Part {
-  int32_t request;
-  int32_t row_begin;  // of this CTA, among the request's rows
+  RowSpan rows;
   int32_t first_tile;
   int32_t num_tiles;  // may be 0
   int32_t kv_len;
   int32_t split;       // index among the parts of the item
   int32_t num_splits;  // parts of the item
-  int32_t unused;
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };
@@ -54,14 +61,21 @@ class CtaWalk {
       part.kv_len = core::clamp_length(request == first_request_ ? first_length_ : start_->kv_len[request], start_->length_limit);
       core::Part const found = walk_.part(part.kv_len);
       walk_.advance();
-      part.request = found.request;
-      part.row_begin = (found.row_tile * start_->group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+      int32_t row_tile = found.row_tile;
+      part.rows.request = found.request;
+      part.rows.kv_head = 0;
+      if (start_->kv_heads > 1) {
+        int32_t const head_tiles = start_->num_row_tiles / start_->kv_heads;
+        part.rows.kv_head = row_tile / head_tiles;
+        row_tile -= part.rows.kv_head * head_tiles;
+      }
+      part.rows.row_begin = (row_tile * start_->group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
       part.first_tile = found.first_token / kTileTokens;
       part.num_tiles = (found.last_token + kTileTokens - 1) / kTileTokens - part.first_tile;
       if (found.last_token == found.first_token) part.num_tiles = 0;
       part.split = found.split;
       part.num_splits = found.num_splits;
-      if (part.row_begin < start_->num_rows) return true;
+      if (part.rows.row_begin < start_->num_rows) return true;
     }
     return false;
   }
@@ -72,17 +86,32 @@ class CtaWalk {
   int32_t first_request_, first_length_;
 };
 
-/// The query token of a request's row (row < 2^16, h_q <= 128: exact).
+/// Where a row belongs.
+struct RowTarget {
+  int32_t token, head;  // head: among all query heads
+};
+
+/// The query token of a row (row < 2^16, heads <= 128: exact).
 __device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
-  return params.h_q == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.h_q_inverse));
+  return params.heads == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.heads_inverse));
+}
+__device__ __forceinline__ RowTarget row_target(DenseDecodeParams const& params, RowSpan const& rows, int32_t row) {
+  int32_t const token = token_of(params, row);
+  return {token, row - token * params.heads + rows.kv_head * params.heads};
 }
 
-/// Asks for the table's entries of the first 32 tiles, a lane each, before their request's length is known, so that the producer
-/// finds them in L1. Read in place, or the compiler has it wait for the length.
+/// Elements from a tensor's base to a row.
+__device__ __forceinline__ int64_t row_offset(core::RowStrides const& stride, RowSpan const& rows, RowTarget const& row) {
+  return rows.request * stride.batch + row.token * stride.token + row.head * stride.head;
+}
+
+/// Asks for the first 32 entries of the table that a worker needs, a lane each, before their request's length is known, so that
+/// the producer finds them in L1. Read in place, or the compiler has it wait for the length.
 __device__ __forceinline__ void touch_first_pages(StartParams const& start, core::WorkerBegin const& begin) {
-  int32_t const tile = begin.tile + static_cast<int32_t>(threadIdx.x % 32);
-  bool const is_in_table = begin.request < start.batch && tile < (start.length_limit + kTileTokens - 1) / kTileTokens;
-  if (is_in_table) ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + tile);
+  auto const tile = static_cast<uint32_t>(begin.tile), page_tokens = static_cast<uint32_t>(start.page_tokens);
+  uint32_t const first = page_tokens == kTileTokens ? tile : tile * kTileTokens / page_tokens, entry = first + threadIdx.x % 32;
+  bool const is_in_table = begin.request < start.batch && static_cast<int64_t>(entry) * page_tokens < start.length_limit;
+  if (is_in_table) ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + entry);
 }
 
 /// Keeps the first fault of a run; later ones are dropped. Out of line: cold code in the way costs instruction fetches.

@@ -49,8 +49,7 @@ struct OutputThread {
 
 /// An item that the CTA has a part of.
 struct alignas(16) SharedItem {
-  int32_t request;
-  int32_t row_begin;
+  RowSpan rows;
   int32_t split;
   int32_t num_splits;
 };
@@ -145,24 +144,14 @@ __device__ __forceinline__ void leave_item(DenseDecodeParams const& params, Shar
   if ((before / kDone & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
 }
 
-/// Where a row of an item goes.
-struct RowTarget {
-  int32_t token, head;
-};
-__device__ __forceinline__ RowTarget row_target(DenseDecodeParams const& params, int32_t row) {
-  int32_t const token = token_of(params, row);
-  return {token, row - token * params.h_q};
-}
-
 /// What the sink leaves of a row's output.
 __device__ __forceinline__ float sink_factor_of(DenseDecodeParams const& params, int32_t head, float lse_log2) {
   return params.call.sink == nullptr ? 1.0F : device::sink_factor(params.call.sink[head], lse_log2);
 }
 
-__device__ __forceinline__ void write_lse(DenseDecodeParams const& params, int32_t request, RowTarget const& row, float lse_log2) {
-  core::RowStrides const& stride = params.call.lse_stride;
+__device__ __forceinline__ void write_lse(DenseDecodeParams const& params, RowSpan const& rows, RowTarget const& row, float lse_log2) {
   if (params.call.lse != nullptr)
-    params.call.lse[request * stride.batch + row.token * stride.token + row.head * stride.head] =
+    params.call.lse[row_offset(params.call.lse_stride, rows, row)] =
         lse_log2 == -INFINITY ? params.empty_lse : lse_log2 * params.lse_factor;
 }
 
@@ -282,10 +271,9 @@ struct UnitTarget {
   int64_t offset;  // of its first column in out
 };
 __device__ __forceinline__ UnitTarget unit_target(DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
-  RowTarget const row = row_target(params, item.row_begin + unit / kRowUnits);
-  core::RowStrides const& stride = params.call.out_stride;
+  RowTarget const row = row_target(params, item.rows, item.rows.row_begin + unit / kRowUnits);
   int32_t const in_row = unit % kRowUnits;
-  return {row, item.request * stride.batch + row.token * stride.token + row.head * stride.head + in_row / 4 * 32 + in_row % 4 * 2};
+  return {row, row_offset(params.call.out_stride, item.rows, row) + in_row / 4 * 32 + in_row % 4 * 2};
 }
 
 /// What a merged row's values are multiplied by; its lse to memory if `is_first` of its units.
@@ -293,7 +281,7 @@ __device__ __forceinline__ float finish_row(DenseDecodeParams const& params, Sha
                                             bool is_first) {
   bool const is_empty = !(max_sum.y > 0.0F);
   float const lse_log2 = is_empty ? -INFINITY : max_sum.x + log2f(max_sum.y);
-  if (is_first) write_lse(params, item.request, row, lse_log2);
+  if (is_first) write_lse(params, item.rows, row, lse_log2);
   return is_empty ? 0.0F : __fdividef(sink_factor_of(params, row.head, lse_log2), max_sum.y);
 }
 
@@ -389,7 +377,7 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
 
 __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
                                                MergeGate const& gate) {
-  Slice const slice = slice_of(item, split, min(kCtaRows, params.start.num_rows - item.row_begin));
+  Slice const slice = slice_of(item, split, min(kCtaRows, item.rows.num_rows(params) - item.rows.row_begin));
   if (slice.num_units == 0) return;
   if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8>(memory, params, item, slice, gate);
   else if (item.num_splits > 2) merge_slice<2, 4>(memory, params, item, slice, gate);

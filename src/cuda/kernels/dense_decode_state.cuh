@@ -2,10 +2,12 @@
 #pragma once
 
 #include "cuda/kernels/dense_decode_partials.cuh"
+#include "cuda/tile/matrix_descriptor.hpp"
 
 namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kCopyBoxes = 2;  // latent boxes of one copy
+inline constexpr int kHalfBoxes = 4;  // latent boxes of a half
 inline constexpr int kCopies = 5;     // of a tile: four of latent columns, one of RoPE
 inline constexpr int kRopeCopy = 4;
 inline constexpr int kStages = 2;
@@ -13,6 +15,10 @@ inline constexpr int kConsumerThreads = kOutputThreads;
 inline constexpr int kThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kConsumerRegisters = 224;
 inline constexpr int kProducerRegisters = 56;
+
+/// Warps that bring KV.
+template <Paging kPaging>
+inline constexpr int kLoaders = kPaging == Paging::kTiles ? 1 : 4;
 
 /// What TMA reads from; a kernel parameter.
 struct TensorMaps {
@@ -26,7 +32,8 @@ struct Shared {
   float row_max[2][kCtaRows];     // [warpgroup]: m after its latest tile
   float row_sum[2][2][kCtaRows];  // [part % 2][warpgroup]: its share of l
   Part parts[2];                  // [part % 2]; request -1: there are no more
-  int32_t valid[kStages];         // leading tokens of the tile that exist
+  int32_t valid[kStages];         // leading tokens of the tile, or none where it is one page that does not exist
+  uint16_t holes[kStages][4];     // a bit a token whose page does not exist, where a tile may have several pages
   SharedItem items[2];            // [event]: items that this CTA has a part of; it has at most two parts that are not whole
   uint32_t can_merge[2];          // [event]: their parts are in memory; 0: others merge
   uint32_t merges_all[2];         // [event]: this CTA is the last, and others would not wait
@@ -43,6 +50,16 @@ struct Shared {
 static_assert(sizeof(Shared) <= 232448);
 
 static_assert(sizeof(MergeMemory) <= sizeof(Shared::kv));
+
+/// How the latent columns of a tile lie in its stage: halves of four boxes, 32 KB each, and behind them RoPE, a plain tile.
+template <Paging kPaging>
+struct StageLayout {
+  static constexpr uint32_t kNextBox = kBoxBytes, kNextAtom = kAtomBytes;  // a box after the other
+};
+template <>
+struct StageLayout<Paging::kBoxes> {
+  static constexpr uint32_t kNextBox = kAtomBytes, kNextAtom = 4 * kAtomBytes;  // eight tokens of a half after the other
+};
 
 enum Region : int { kLeft = 0, kRight = 1, kRope = 2 };                                 // copies 2 r and 2 r + 1, of RoPE only the first
 enum NamedBarrier : int { kConsumersBarrier = kOutputBarrier, kWarpgroupBarrier = 2 };  // kWarpgroupBarrier + warpgroup

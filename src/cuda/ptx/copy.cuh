@@ -11,8 +11,25 @@ __device__ __forceinline__ void cp_async_16(uint32_t shared, void const* global,
                : "memory");
 }
 
+// cp.async.cg.shared.global 16, ignore-src: zeros where `is_zero`, without reading.
+__device__ __forceinline__ void cp_async_16_or_zeros(uint32_t shared, void const* global, bool is_zero) {
+  asm volatile(
+      "{\n"
+      ".reg .pred is_zero;\n"
+      "setp.ne.u32 is_zero, %2, 0;\n"
+      "cp.async.cg.shared.global [%0], [%1], 16, is_zero;\n"
+      "}\n" ::"r"(shared),
+      "l"(reinterpret_cast<uint64_t>(global)), "r"(static_cast<uint32_t>(is_zero))
+      : "memory");
+}
+
 // cp.async.wait_all
 __device__ __forceinline__ void cp_async_wait_all() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+
+// cp.async.mbarrier.arrive.noinc.shared::cta.b64: this thread's arrival, once all its cp.async before have landed.
+__device__ __forceinline__ void cp_async_arrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
 
 // prefetch.global.L2
 __device__ __forceinline__ void prefetch_l2(void const* global) {

@@ -31,21 +31,39 @@ struct TmaTarget {
   uint32_t bytes;
 };
 
+/// The first element of a box, in the order of the map's dimensions; its column is 0.
+struct TmaPosition {
+  int32_t row, box, head, outer;
+};
+
 // elect.sync, then by the elected lane mbarrier.arrive.expect_tx and
-// cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint: the box at `position`.
+// cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint: the box at `position`.
 // For a whole warp with equal operands: a copy by one lane of a branch costs 500 cycles of moving them to uniform registers.
-__device__ __forceinline__ void tma_load_4d(TmaTarget const& target, TmaSource const& source, int4 position) {
+__device__ __forceinline__ void tma_load_5d(TmaTarget const& target, TmaSource const& source, TmaPosition const& position) {
   asm volatile(
       "{\n"
       ".reg .pred elected;\n"
       "elect.sync _|elected, 0xffffffff;\n"
       "@elected mbarrier.arrive.expect_tx.release.cta.shared::cta.b64 _, [%2], %8;\n"
-      "@elected cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, "
-      "%6}], "
-      "[%2], %7;\n"
+      "@elected cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {0, %3, %4, "
+      "%5, %6}], [%2], %7;\n"
       "}\n" ::"r"(target.shared),
-      "l"(reinterpret_cast<uint64_t>(source.map)), "r"(target.barrier), "r"(position.x), "r"(position.y), "r"(position.z), "r"(position.w),
-      "l"(source.policy), "r"(target.bytes)
+      "l"(reinterpret_cast<uint64_t>(source.map)), "r"(target.barrier), "r"(position.row), "r"(position.box), "r"(position.head),
+      "r"(position.outer), "l"(source.policy), "r"(target.bytes)
+      : "memory");
+}
+
+// The same without the arrival, whose bytes count for this box too: one of several for one barrier.
+__device__ __forceinline__ void tma_load_more_5d(TmaTarget const& target, TmaSource const& source, TmaPosition const& position) {
+  asm volatile(
+      "{\n"
+      ".reg .pred elected;\n"
+      "elect.sync _|elected, 0xffffffff;\n"
+      "@elected cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {0, %3, %4, "
+      "%5, %6}], [%2], %7;\n"
+      "}\n" ::"r"(target.shared),
+      "l"(reinterpret_cast<uint64_t>(source.map)), "r"(target.barrier), "r"(position.row), "r"(position.box), "r"(position.head),
+      "r"(position.outer), "l"(source.policy)
       : "memory");
 }
 
