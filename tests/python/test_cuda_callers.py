@@ -138,6 +138,19 @@ def test_a_module_compiles_to_cuda_graphs():
     assert counters["inductor"]["cudagraph_skips"] == skips, "the call was left out of the CUDA graph"
 
 
+def test_memory_of_the_operators_is_outside_a_capture():
+    from flashmla import torch as adapter
+
+    like = torch.zeros(1, device="cuda")
+    aside = []
+    adapter._allocate_aside(aside, like.device, 4096)
+    assert aside, "no memory was made aside"
+    _, made = capture(lambda: [like.add_(1), adapter.lasting_buffer(like, 20 << 20, ("decode", "q"))])
+    address = made[1][1]
+    segments = [s for s in torch.cuda.memory_snapshot() if s["address"] <= address < s["address"] + s["total_size"]]
+    assert [tuple(segment["segment_pool_id"]) for segment in segments] == [(0, 0)]
+
+
 def flashinfer_lists(inputs, case):
     """(kv_indptr, kv_indices, kv_len_arr) of the drop-in from the page table."""
     table, lengths = inputs[2].tolist(), inputs[4]
