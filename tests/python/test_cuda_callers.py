@@ -253,7 +253,7 @@ def test_flash_attn_3():
 
 
 def check_foreign(from_numpy, to_numpy):
-    """`update` and `run` with arrays of another framework, and appending with them; everything was waited for when `to_numpy` reads."""
+    """`update`, `run` and `merge` with arrays of another framework; everything was waited for when `to_numpy` reads."""
     case = Case(4, 1, 3000, 16, True, False, dtype=torch.float16)
     inputs = make_inputs(case, "cuda")
     arrays = [from_numpy(tensor.cpu().numpy()) for tensor in inputs[:4]]
@@ -264,6 +264,25 @@ def check_foreign(from_numpy, to_numpy):
         assert type(out) is type(lse) is type(arrays[0])
         check_result(case, inputs, tuple(torch.from_numpy(to_numpy(array)).cuda() for array in (out, lse)))
     assert plan.fault() is None
+    parts, lses = torch.randn(3, 5, 16, 512), torch.randn(3, 5, 16)
+    merged, merged_lse = (torch.from_numpy(to_numpy(array)) for array in flashmla.merge(from_numpy(parts.numpy()), from_numpy(lses.numpy())))
+    expected = (lses.double().softmax(0)[..., None] * parts).sum(0)
+    torch.testing.assert_close(merged.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(merged_lse.double(), lses.double().logsumexp(0), atol=2e-6, rtol=1e-5)
+
+
+def check_foreign_writes(from_numpy, to_numpy):
+    """`append` and `copy_pages` into arrays of another framework."""
+    kv, slots = torch.randn(4, 576).half(), torch.tensor([70, -1, 0, 131])
+    expected = torch.zeros(3, 64, 576).half()
+    expected.view(-1, 576)[slots[slots >= 0]] = kv[slots >= 0]
+    cache = from_numpy(torch.zeros(3, 64, 576).half().numpy())
+    fault = from_numpy(torch.zeros(8, dtype=torch.int32).numpy())
+    flashmla.append(from_numpy(kv.numpy()), cache, from_numpy(slots.numpy()), kv_format="fp16_576", fault=fault)
+    assert torch.equal(torch.from_numpy(to_numpy(cache)), expected) and flashmla.Fault.read(to_numpy(fault)) is None
+    flashmla.copy_pages([cache], [(1, 0)])
+    expected[0] = expected[1]
+    assert torch.equal(torch.from_numpy(to_numpy(cache)), expected)
 
 
 def test_jax_arrays():
@@ -278,6 +297,7 @@ def test_jax_arrays():
 def test_cupy_arrays():
     cupy = optional("cupy")
     check_foreign(cupy.asarray, cupy.asnumpy)
+    check_foreign_writes(cupy.asarray, cupy.asnumpy)
 
 
 if __name__ == "__main__":
