@@ -15,8 +15,9 @@ bool all_poison(std::byte const* data, size_t bytes) {
 
 }  // namespace
 
-Buffer::Buffer(DeviceMemory& memory, size_t bytes) : memory_(&memory), bytes_(bytes) {
-  if (!memory.host_accessible()) mirror_ = std::make_unique_for_overwrite<std::byte[]>(total_bytes());
+Buffer::Buffer(DeviceMemory& memory, size_t bytes, Mirror mirror) : memory_(&memory), kind_(mirror), bytes_(bytes) {
+  if (!memory.host_accessible())
+    mirror_ = std::make_unique_for_overwrite<std::byte[]>(mirror == Mirror::kWhole ? total_bytes() : 2 * kGuardBytes);
   base_ = memory.allocate(total_bytes());
   poison();
 }
@@ -29,6 +30,7 @@ Buffer::Buffer(Buffer&& other) noexcept { *this = std::move(other); }
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   std::swap(memory_, other.memory_);
+  std::swap(kind_, other.kind_);
   std::swap(bytes_, other.bytes_);
   std::swap(base_, other.base_);
   std::swap(mirror_, other.mirror_);
@@ -38,21 +40,22 @@ Buffer& Buffer::operator=(Buffer&& other) noexcept {
 void* Buffer::device() const { return base_ ? static_cast<std::byte*>(base_) + kGuardBytes : nullptr; }
 
 void Buffer::upload() {
-  if (mirror_) memory_->copy_in(base_, mirror_.get(), total_bytes());
+  if (mirror_ && has_payload()) memory_->copy_in(base_, mirror_.get(), total_bytes());
 }
 
 void Buffer::download() {
-  if (mirror_) memory_->copy_out(mirror_.get(), base_, total_bytes());
+  if (!mirror_) return;
+  if (has_payload()) return memory_->copy_out(mirror_.get(), base_, total_bytes());
+  memory_->copy_out(host_base(), base_, kGuardBytes);
+  memory_->copy_out(back_guard(), static_cast<std::byte*>(base_) + kGuardBytes + bytes_, kGuardBytes);
 }
 
 void Buffer::poison() {
-  std::memset(host_base(), kPoison, total_bytes());
-  upload();
+  std::memset(host_base(), kPoison, host_bytes());
+  if (mirror_) memory_->fill(base_, kPoison, total_bytes());
 }
 
-bool Buffer::guards_intact() const {
-  return all_poison(host_base(), kGuardBytes) && all_poison(host_base() + kGuardBytes + bytes_, kGuardBytes);
-}
+bool Buffer::guards_intact() const { return all_poison(host_base(), kGuardBytes) && all_poison(back_guard(), kGuardBytes); }
 
 flashmla_view make_view(void* data, flashmla_dtype dtype, flashmla_device device, std::initializer_list<int64_t> sizes,
                         std::initializer_list<int64_t> strides) {

@@ -11,10 +11,16 @@
 
 namespace flashmla::conformance {
 
+/// What the host keeps a copy of, where it does not reach the device's memory.
+enum class Mirror {
+  kWhole,
+  kGuards,  // for large buffers whose payload is nobody's but the library's: `host` and `upload` are not for these
+};
+
 class Buffer {
  public:
   Buffer() = default;
-  Buffer(DeviceMemory& memory, size_t bytes);
+  Buffer(DeviceMemory& memory, size_t bytes, Mirror mirror = Mirror::kWhole);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
   Buffer& operator=(Buffer&& other) noexcept;
@@ -37,8 +43,12 @@ class Buffer {
   static constexpr size_t kGuardBytes = 256;
   [[nodiscard]] size_t total_bytes() const { return bytes_ + 2 * kGuardBytes; }
   [[nodiscard]] std::byte* host_base() const { return mirror_ ? mirror_.get() : static_cast<std::byte*>(base_); }
+  [[nodiscard]] bool has_payload() const { return mirror_ == nullptr || kind_ == Mirror::kWhole; }  // on the host
+  [[nodiscard]] size_t host_bytes() const { return has_payload() ? total_bytes() : 2 * kGuardBytes; }
+  [[nodiscard]] std::byte* back_guard() const { return host_base() + host_bytes() - kGuardBytes; }
 
   DeviceMemory* memory_ = nullptr;
+  Mirror kind_ = Mirror::kWhole;
   size_t bytes_ = 0;
   void* base_ = nullptr;                 // on the device, guard included
   std::unique_ptr<std::byte[]> mirror_;  // on the host, guard included; null where the host reaches the device's memory

@@ -14,9 +14,10 @@ enum class Status { kPassed, kFailed, kSkipped };
 
 struct Outcome {
   Status status = Status::kPassed;
-  std::string text;    // failed: what is wrong; skipped: the library's message
-  double out_l2 = 0;   // relative L2 error of out
-  double lse_abs = 0;  // worst absolute error of lse
+  std::string text;         // failed: what is wrong; skipped: the library's message
+  double out_l2 = 0;        // relative L2 error of out
+  double lse_abs = 0;       // worst absolute error of lse
+  bool other_bits = false;  // failed: two runs of one call differ
 };
 
 /// The machine under test.

@@ -23,6 +23,8 @@ class DeviceMemory {
   /// Both are ordered after all work on `stream()` and complete on return.
   virtual void copy_in(void* device, void const* host, size_t bytes) = 0;
   virtual void copy_out(void* host, void const* device, size_t bytes) = 0;
+  /// Every byte becomes `byte`, in the order of `stream()`.
+  virtual void fill(void* device, int byte, size_t bytes);
 };
 
 std::unique_ptr<DeviceMemory> make_host_memory();

@@ -55,5 +55,22 @@ TEST(Buffer, CopiesWhereTheHostCannotReach) {
   EXPECT_EQ(memory.live, 0);
 }
 
+TEST(Buffer, MirrorsItsGuardsOnly) {
+  for (int64_t const at : {-1, 0, 63, 64}) {
+    test::MirroredMemory memory;
+    Buffer buffer(memory, 64, Mirror::kGuards);
+    auto* const device = static_cast<unsigned char*>(buffer.device());
+    EXPECT_EQ(device[0], 0xff);
+    EXPECT_EQ(device[64 + 255], 0xff);
+    device[at] = 7;
+    buffer.download();
+    EXPECT_EQ(buffer.guards_intact(), at == 0 || at == 63) << at;
+    buffer.poison();
+    buffer.download();
+    EXPECT_TRUE(buffer.guards_intact());
+    EXPECT_EQ(device[at], 0xff);
+  }
+}
+
 }  // namespace
 }  // namespace flashmla::conformance

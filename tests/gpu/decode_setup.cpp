@@ -12,12 +12,10 @@
 namespace flashmla::test {
 namespace {
 
-constexpr int64_t kPageTokens = 64, kQkDim = 576, kVDim = 512;
+constexpr int64_t kQkDim = 576, kVDim = 512;
 constexpr int64_t kTablePages = 2560;
 constexpr int32_t kJunk = 2147480000;
 constexpr size_t kLateScheduleBytes = size_t{64} << 10, kLateWorkspaceBytes = size_t{256} << 20;
-
-int64_t pages_of(int32_t kv_len) { return (kv_len + kPageTokens - 1) / kPageTokens; }
 
 double load_out(flashmla_dtype dtype, std::vector<char> const& data, int64_t index) {
   if (dtype == FLASHMLA_FP32) {
@@ -53,6 +51,8 @@ std::vector<int32_t> make_lens(BenchCase const& c, uint64_t seed) {
 DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOptions const& options)
     : case_(c), lens_(std::move(lens)), options_(options) {
   problem_.h_q = c.h_q;
+  problem_.h_kv = c.h_kv;
+  problem_.page_tokens = c.page_tokens;
   problem_.format = core::find_kv_format(options.is_fp16 ? FLASHMLA_KV_FP16_576 : FLASHMLA_KV_BF16_576);
   problem_.q_dtype = problem_.format->dtype;
   problem_.out_dtype = options.out_dtype;
@@ -61,6 +61,7 @@ DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOpt
   problem_.max_batch = c.batch;
   problem_.max_q_tokens = c.q_tokens;
   backend_ = cuda::make_backend();
+  if (!options.is_plan_late) make_plan();  // first: it may be refused
   capacity_ = lens_;
   int64_t widest = 1;
   for (int32_t const length : lens_) num_pages_ += pages_of(length), widest = std::max(widest, pages_of(length));
@@ -73,7 +74,7 @@ DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOpt
   size_t const rows = static_cast<size_t>(c.batch) * static_cast<size_t>(c.q_tokens) * static_cast<size_t>(c.h_q);
   q_ = DeviceArray<uint16_t>(rows * kQkDim);
   fill_normal(q_.get(), q_.size(), options.is_fp16, options.q_std, 7);
-  size_t const cache_elems = static_cast<size_t>(num_pages_ * kPageTokens * kQkDim);
+  size_t const cache_elems = static_cast<size_t>(num_pages_ * c.page_tokens * c.h_kv * kQkDim);
   size_t const turns = std::min<size_t>(256, (options.rotate_bytes + cache_elems * 2 - 1) / (cache_elems * 2));
   for (size_t i = 0; i < std::max(turns, static_cast<size_t>(options.num_caches)); ++i) {
     caches_.emplace_back(cache_elems);
@@ -81,13 +82,14 @@ DecodeSetup::DecodeSetup(BenchCase const& c, std::vector<int32_t> lens, SetupOpt
   }
   out_ = DeviceArray<char>(rows * kVDim * core::dtype_bytes(options.out_dtype));
   lse_ = DeviceArray<float>(rows);
-  if (!options.is_plan_late) make_plan();
   schedule_ = DeviceArray<char>(plan_ ? plan_->schedule_bytes() : kLateScheduleBytes);
   workspace_ = DeviceArray<char>(plan_ ? plan_->workspace_bytes() : kLateWorkspaceBytes);
   workspace_.fill(0xff);
   schedule_.fill(0xff);
   poison_outputs();
 }
+
+int64_t DecodeSetup::pages_of(int32_t kv_len) const { return (kv_len + case_.page_tokens - 1) / case_.page_tokens; }
 
 void DecodeSetup::make_plan() {
   core::Target target;
@@ -137,8 +139,9 @@ core::DecodeCall DecodeSetup::call(int32_t cache) const {
   uint16_t const* const base = caches_[static_cast<size_t>(cache)].get();
   call.ckv = base;
   call.kpe = base + kVDim;
-  call.ckv_page_stride = call.kpe_page_stride = kPageTokens * kQkDim;
-  call.ckv_token_stride = call.kpe_token_stride = kQkDim;
+  call.ckv_page_stride = call.kpe_page_stride = case_.page_tokens * case_.h_kv * kQkDim;
+  call.ckv_token_stride = call.kpe_token_stride = case_.h_kv * kQkDim;
+  call.ckv_head_stride = call.kpe_head_stride = kQkDim;
   call.num_pages = num_pages_;
   call.page_table = table_.get();
   call.page_table_stride = table_pages_;

@@ -55,6 +55,8 @@ class DecodeSetup {
   [[nodiscard]] Errors compare(int32_t cache, std::vector<int32_t> const& requests) const;
 
  private:
+  [[nodiscard]] int64_t pages_of(int32_t kv_len) const;
+
   BenchCase case_;
   std::vector<int32_t> lens_;
   SetupOptions options_;
@@ -65,7 +67,7 @@ class DecodeSetup {
   int64_t num_pages_ = 0, table_pages_ = 0;
   DeviceArray<int32_t> kv_len_, table_;
   DeviceArray<uint16_t> q_;
-  std::vector<DeviceArray<uint16_t>> caches_;  // [num_pages, 64, 576] each
+  std::vector<DeviceArray<uint16_t>> caches_;  // [num_pages, page_tokens, h_kv, 576] each
   DeviceArray<char> out_, schedule_, workspace_;
   DeviceArray<float> lse_;
 };

@@ -11,7 +11,9 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <thread>
 
+#include "conformance/buffer.hpp"
 #include "core/split.hpp"
 #include "cuda/decode_plan.hpp"
 #include "cuda/kernels/plan_schedule.hpp"
@@ -153,6 +155,59 @@ void test_shared_schedule(BenchCase const& c, int32_t longest) {
   expect(setup.download_out() == alone && out.download() == alone, "streams that share a schedule disturb each other");
 }
 
+// What one of two callers of a plan owns, and what it computes when nobody is beside it.
+struct Side {
+  Side(BenchCase const& c, int32_t longest, uint64_t seed) : setup(c, random_lens(c.batch, longest, seed), {}) {}
+  void step(core::DecodePlan const& plan) const {
+    plan.update(setup.lengths(), setup.schedule(), stream.get);
+    plan.run(setup.call(0), setup.schedule(), setup.workspace(), stream.get);
+  }
+  void run_alone(core::DecodePlan const& plan, std::string const& what) {
+    plan.reset(setup.workspace(), stream.get);
+    step(plan);
+    synchronize(stream.get);
+    expect_right(setup, what);
+    alone = setup.download_out();
+    setup.poison_outputs();
+  }
+  void expect_same(core::DecodePlan const& plan, std::string const& what) {
+    synchronize(stream.get);
+    expect(setup.download_out() == alone, what + ": other bits than alone");
+    flashmla_fault fault{};
+    plan.fault(setup.workspace(), stream.get, fault);
+    expect(fault.code == FLASHMLA_FAULT_NONE, what + ": fault " + std::to_string(fault.code));
+    setup.poison_outputs();
+  }
+
+  DecodeSetup setup;
+  Stream stream;
+  std::vector<char> alone;
+};
+
+// Two callers with lengths, caches and workspaces of their own use one plan at the same time: eagerly from two threads,
+// then as two graphs that are replayed side by side.
+void test_one_plan_two_streams(BenchCase const& c, int32_t longest) {
+  Side first(c, longest, 21), second(c, longest, 22);
+  core::DecodePlan const& plan = first.setup.plan();
+  first.run_alone(plan, "first alone"), second.run_alone(plan, "second alone");
+  {
+    auto const many = [&plan](Side const& side) {
+      for (int i = 0; i < 200; ++i) side.step(plan);
+    };
+    std::jthread const beside([&] {
+      check_call(cudaSetDevice(0), "cudaSetDevice");
+      many(second);
+    });
+    many(first);
+  }
+  first.expect_same(plan, "first beside second"), second.expect_same(plan, "second beside first");
+  Graph graphs[2];
+  graphs[0].capture(first.stream.get, [&] { first.step(plan); });
+  graphs[1].capture(second.stream.get, [&] { second.step(plan); });
+  for (int i = 0; i < 100; ++i) graphs[0].replay(first.stream.get), graphs[1].replay(second.stream.get);
+  first.expect_same(plan, "first as a graph"), second.expect_same(plan, "second as a graph");
+}
+
 void test_mismatch(BenchCase const& c, int32_t longest) {
   DecodeSetup setup(c, full_lens(c.batch, longest), {});
   Stream stream;
@@ -212,6 +267,46 @@ void test_append_capture() {
   expect(cache.download() == before, "append wrote other bytes than the tokens");
   flashmla_fault const found = fault.download()[0];
   expect(found.code == FLASHMLA_FAULT_SLOT && found.position == 3 && found.value == 130, "append recorded another fault");
+}
+
+// copy_pages for the first time in the process inside a capture: more caches and pairs than one launch takes. The caller's
+// lists are gone when the graph is replayed.
+void test_copy_pages_capture() {
+  constexpr int64_t kLayers = 70, kPages = 700, kTokens = 2, kDim = 576, kPage = kTokens * kDim, kCopies = 330;
+  std::vector<uint16_t> before(kLayers * kPages * kPage);
+  for (size_t i = 0; i < before.size(); ++i) before[i] = static_cast<uint16_t>(i * 2654435761U >> 13);
+  std::vector<uint16_t> after = before;
+  DeviceArray<uint16_t> caches(before);
+  std::vector<flashmla_view> views;
+  for (int64_t layer = 0; layer < kLayers; ++layer)
+    views.push_back(conformance::make_view(caches.get() + layer * kPages * kPage, FLASHMLA_BF16, {FLASHMLA_CUDA, 0},
+                                           {kPages, kTokens, kDim}, {kPage, kDim, 1}));
+  std::vector<flashmla_page_copy> copies = {{-1, -1}};
+  for (int32_t i = 0; i < kCopies; ++i) {
+    copies.push_back({i % 200, 350 + i});
+    for (int64_t layer = 0; layer < kLayers; ++layer)
+      std::copy_n(before.begin() + (layer * kPages + i % 200) * kPage, kPage, after.begin() + (layer * kPages + 350 + i) * kPage);
+  }
+  Stream stream;
+  synchronize(nullptr);
+  Graph graph;
+  graph.capture(stream.get, [&] {
+    flashmla_copy_pages_args args{};
+    args.struct_size = sizeof args;
+    args.caches = views.data(), args.num_caches = kLayers;
+    args.copies = copies.data(), args.num_copies = static_cast<int64_t>(copies.size());
+    if (flashmla_copy_pages(&args, stream.get) != FLASHMLA_OK) throw std::runtime_error(flashmla_last_error());
+  });
+  views.assign(views.size(), {});
+  copies.assign(copies.size(), {-7, -7});
+  expect(caches.download() == before, "copy_pages copied while it was captured");
+  for (int i = 0; i < 2; ++i) {
+    graph.replay(stream.get);
+    synchronize(stream.get);
+    expect(caches.download() == after, "copy_pages: replay " + std::to_string(i) + " left other bytes");
+    caches.upload(before);
+    synchronize(nullptr);
+  }
 }
 
 // Merge for the first time in the process inside a capture: equal weights, an empty part full of NaN, and all empty.
@@ -295,9 +390,12 @@ int run_tests(int num_schedules) {
       {"stale schedule, 128 heads x 2 query tokens", [] { test_stale_schedule(mixed_case(5, 128, 2), 3000); }},
       {"shared schedule, 16 heads", [] { test_shared_schedule(mixed_case(5, 16, 1), 4000); }},
       {"shared schedule, 128 heads", [] { test_shared_schedule(mixed_case(6, 128, 1), 4000); }},
+      {"one plan, two streams, 16 heads", [] { test_one_plan_two_streams(mixed_case(7, 16, 1), 5000); }},
+      {"one plan, two streams, 128 heads x 2 query tokens", [] { test_one_plan_two_streams(mixed_case(6, 128, 2), 3000); }},
       {"schedule mismatch", [] { test_mismatch(mixed_case(4, 64, 1), 1000); }},
       {"append, captured at once", test_append_capture},
       {"merge, captured at once", test_merge_capture},
+      {"copy_pages, captured at once", test_copy_pages_capture},
       {"describe", [] { test_describe(mixed_case(2, 128, 1)); }},
       {"schedules equal the host's", [num_schedules] { test_schedules(num_schedules); }},
   };

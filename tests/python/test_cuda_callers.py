@@ -11,7 +11,7 @@ import unittest
 
 try:
     import torch
-    from test_cuda import REASON, capture, check_result, pytest, refused, replay, run_all
+    from test_cuda import REASON, capture, check_result, pytest, replay, run_all, unless_unsupported
     from upstream_dense import Case, make_inputs
 
     import flashmla
@@ -74,6 +74,83 @@ def test_operators():
     check_result(case, inputs, torch.ops.flashmla.decode(*inputs[:4], causal=True))
 
 
+HIDDEN = 256
+
+
+class Attention(torch.nn.Module if REASON is None else object):
+    """What a model does in a decoding step: project, attend to the cache, project back."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.case = case
+        options = {"dtype": torch.bfloat16, "device": "cuda"}
+        self.to_q = torch.nn.Parameter(torch.randn(HIDDEN, case.h_q * 576, **options) / 160, requires_grad=False)
+        self.from_out = torch.nn.Parameter(torch.randn(case.h_q * 512, HIDDEN, **options) / 64, requires_grad=False)
+
+    def forward(self, hidden, cache, table, seqlens):
+        q = (hidden @ self.to_q).unflatten(-1, (self.case.h_q, 576))
+        schedule = flashmla.torch_ops.schedule(seqlens, self.case.h_q, self.case.s_q)
+        out, lse = flashmla.torch_ops.decode(q, cache, table, seqlens, schedule=schedule, causal=self.case.causal)
+        return out.flatten(2) @ self.from_out, lse
+
+
+def check_compiled(layers, mode):
+    """Layers compiled whole, over calls whose lengths change, against the same in eager mode and against float64."""
+    case = layers[0].case
+    q, cache, table, seqlens, lengths = make_inputs(case, "cuda")
+    torch._dynamo.mark_static_address(cache)  # as an engine does: the graph reads it where it is
+
+    def step(hidden, *more):
+        results = []
+        for layer in layers:
+            hidden, lse = layer(hidden, *more)
+            results += [hidden, lse]
+        return results
+
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, mode=mode)
+    for turn in range(6):  # graph trees warm up, record, and then replay
+        hidden = torch.randn(case.batch, case.s_q, HIDDEN, dtype=torch.bfloat16, device="cuda")
+        shorter = torch.tensor([max(n - 37 * turn, 0 if turn == 5 else 1) for n in lengths], dtype=torch.int32, device="cuda")
+        torch.compiler.cudagraph_mark_step_begin()
+        results = [tensor.clone() for tensor in compiled(hidden, cache, table, shorter)]
+        torch.testing.assert_close(results, step(hidden, cache, table, shorter), atol=2e-2, rtol=2e-2)
+        rows = (hidden @ layers[0].to_q).unflatten(-1, (case.h_q, 576))
+        result = flashmla.torch_ops.decode(rows, cache, table, shorter, causal=case.causal)
+        check_result(case, (rows, cache, table, shorter, None), result)
+        torch.testing.assert_close(results[1], result[1], atol=1e-3, rtol=1e-3)
+
+
+def test_a_module_compiles_whole():
+    torch.manual_seed(0)
+    check_compiled([Attention(Case(4, 1, 700, 16, True, False))], "default")
+    check_compiled([Attention(Case(3, 2, 500, 128, True, True))], "default")
+
+
+def test_a_module_compiles_to_cuda_graphs():
+    """mode="reduce-overhead": CUDA-graph trees, which complain about memory of their pool that is no output, and skip what they can't take."""
+    from torch._dynamo.utils import counters
+
+    torch.manual_seed(0)
+    skips = counters["inductor"]["cudagraph_skips"]
+    for case in (Case(4, 1, 700, 16, True, False), Case(3, 2, 500, 128, True, True)):
+        check_compiled([Attention(case), Attention(case)], "reduce-overhead")
+    assert counters["inductor"]["cudagraph_skips"] == skips, "the call was left out of the CUDA graph"
+
+
+def test_memory_of_the_operators_is_outside_a_capture():
+    from flashmla import torch as adapter
+
+    like = torch.zeros(1, device="cuda")
+    aside = []
+    adapter._allocate_aside(aside, like.device, 4096)
+    assert aside, "no memory was made aside"
+    _, made = capture(lambda: [like.add_(1), adapter.lasting_buffer(like, 20 << 20, ("decode", "q"))])
+    address = made[1][1]
+    segments = [s for s in torch.cuda.memory_snapshot() if s["address"] <= address < s["address"] + s["total_size"]]
+    assert [tuple(segment["segment_pool_id"]) for segment in segments] == [(0, 0)]
+
+
 def flashinfer_lists(inputs, case):
     """(kv_indptr, kv_indices, kv_len_arr) of the drop-in from the page table."""
     table, lengths = inputs[2].tolist(), inputs[4]
@@ -110,7 +187,10 @@ def test_flashinfer_wrapper():
         check_result(case, inputs, as_flash_mla(case, flashinfer_run(wrapper, inputs)))
         split = [part.contiguous() for part in (inputs[1][:, :, 0, :512], inputs[1][:, :, 0, 512:])]
         q = inputs[0].flatten(0, 1)
-        refused(lambda: wrapper.run(q[..., :512], q[..., 512:], *split), flashmla.Status.UNSUPPORTED)
+        more = {"return_lse": True, "return_lse_base_on_e": True}
+        result = unless_unsupported(lambda: wrapper.run(q[..., :512], q[..., 512:], *split, **more))
+        if result is not None:
+            check_result(case, inputs, as_flash_mla(case, result))
 
 
 def test_flashinfer_ragged_queries():
@@ -146,24 +226,6 @@ def test_flashinfer_wrapper_in_a_graph():
         check_result(case, inputs, as_flash_mla(case, replay(graph, result)))
 
 
-def test_flashinfer_itself():
-    """Both wrappers on the same tensors, where FlashInfer is installed and can make its kernel."""
-    theirs = optional("flashinfer")
-    case = Case(5, 1, 900, 16, True, False)
-    inputs = make_inputs(case, "cuda")
-    inputs[1].nan_to_num_()  # FlashInfer reads what lies past a length
-    results = []
-    for kind in (theirs.mla.BatchMLAPagedAttentionWrapper, BatchMLAPagedAttentionWrapper):
-        wrapper = kind(torch.empty(128 << 20, dtype=torch.int8, device="cuda"), backend="fa3")
-        flashinfer_plan(wrapper, inputs, case)
-        results.append(flashinfer_run(wrapper, [inputs[0].contiguous(), inputs[1]]))
-        q, cache = inputs[0].flatten(0, 1).contiguous(), inputs[1][:, :, 0]
-        results.append(wrapper.run(q[..., :512], q[..., 512:], cache[..., :512], cache[..., 512:], return_lse=True))
-    for their, own in zip(results[:2], results[2:]):
-        torch.testing.assert_close(own[0].float(), their[0].float(), atol=2e-3, rtol=2e-2)
-        torch.testing.assert_close(own[1], their[1], atol=1e-3, rtol=1e-3)
-
-
 def test_flash_attn_3():
     case = Case(5, 2, 900, 16, True, True, zeros=True)
     inputs = make_inputs(case, "cuda")
@@ -183,12 +245,15 @@ def test_flash_attn_3():
     graph, result = capture(lambda: call(q.flatten(0, 1), cu_seqlens_q=offsets, max_seqlen_q=2))
     replayed = replay(graph, result)
     assert torch.equal(replayed[0], flat[0]) and torch.equal(replayed[1], flat[1])
-    parts = {"k_cache": cache[..., 512:].contiguous(), "v_cache": cache[..., :512].contiguous()}
-    refused(lambda: flash_attn_with_kvcache(q[..., 512:], **parts, qv=q[..., :512], page_table=table), flashmla.Status.UNSUPPORTED)
+    parts = {"k_cache": cache[..., 512:].contiguous(), "v_cache": cache[..., :512].contiguous(), "cache_seqlens": seqlens, "causal": True}
+    more = {"qv": q[..., :512], "page_table": table, "return_softmax_lse": True}
+    result = unless_unsupported(lambda: flash_attn_with_kvcache(q[..., 512:], **parts, **more))
+    if result is not None:
+        judged(result[:2])
 
 
 def check_foreign(from_numpy, to_numpy):
-    """`update` and `run` with arrays of another framework, and appending with them; everything was waited for when `to_numpy` reads."""
+    """`update`, `run` and `merge` with arrays of another framework; everything was waited for when `to_numpy` reads."""
     case = Case(4, 1, 3000, 16, True, False, dtype=torch.float16)
     inputs = make_inputs(case, "cuda")
     arrays = [from_numpy(tensor.cpu().numpy()) for tensor in inputs[:4]]
@@ -199,6 +264,25 @@ def check_foreign(from_numpy, to_numpy):
         assert type(out) is type(lse) is type(arrays[0])
         check_result(case, inputs, tuple(torch.from_numpy(to_numpy(array)).cuda() for array in (out, lse)))
     assert plan.fault() is None
+    parts, lses = torch.randn(3, 5, 16, 512), torch.randn(3, 5, 16)
+    merged, merged_lse = (torch.from_numpy(to_numpy(array)) for array in flashmla.merge(from_numpy(parts.numpy()), from_numpy(lses.numpy())))
+    expected = (lses.double().softmax(0)[..., None] * parts).sum(0)
+    torch.testing.assert_close(merged.double(), expected, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(merged_lse.double(), lses.double().logsumexp(0), atol=2e-6, rtol=1e-5)
+
+
+def check_foreign_writes(from_numpy, to_numpy):
+    """`append` and `copy_pages` into arrays of another framework."""
+    kv, slots = torch.randn(4, 576).half(), torch.tensor([70, -1, 0, 131])
+    expected = torch.zeros(3, 64, 576).half()
+    expected.view(-1, 576)[slots[slots >= 0]] = kv[slots >= 0]
+    cache = from_numpy(torch.zeros(3, 64, 576).half().numpy())
+    fault = from_numpy(torch.zeros(8, dtype=torch.int32).numpy())
+    flashmla.append(from_numpy(kv.numpy()), cache, from_numpy(slots.numpy()), kv_format="fp16_576", fault=fault)
+    assert torch.equal(torch.from_numpy(to_numpy(cache)), expected) and flashmla.Fault.read(to_numpy(fault)) is None
+    flashmla.copy_pages([cache], [(1, 0)])
+    expected[0] = expected[1]
+    assert torch.equal(torch.from_numpy(to_numpy(cache)), expected)
 
 
 def test_jax_arrays():
@@ -213,6 +297,7 @@ def test_jax_arrays():
 def test_cupy_arrays():
     cupy = optional("cupy")
     check_foreign(cupy.asarray, cupy.asnumpy)
+    check_foreign_writes(cupy.asarray, cupy.asnumpy)
 
 
 if __name__ == "__main__":

@@ -118,3 +118,35 @@ def test_device_memory_is_allocated_on_the_plans_device_alone():
         make(1024, (flashmla.DeviceKind.CUDA, 0), None, ("decode", "q"))
     buffer = make(1024, (flashmla.DeviceKind.CPU, 0), None, ("decode", "q"))
     assert buffer.view.data % 256 == 0 and buffer.view.size[0] == 1024
+
+
+def test_memory_of_the_operators_is_made_outside_the_capture(monkeypatch, captures):
+    """CUDA-graph trees redirect what their thread allocates, and let nothing stay but outputs; without a GPU this is played."""
+    import threading
+
+    from flashmla import torch as adapter
+
+    made = []
+
+    def allocate(into, device, num_bytes):
+        made.append((threading.current_thread(), num_bytes))
+        into.append(torch.zeros(num_bytes, dtype=torch.uint8))
+
+    like = torch.zeros(1)
+    monkeypatch.setattr(adapter, "_allocate_aside", allocate)
+    memory, address = adapter.lasting_buffer(like, 300, ("decode", "q"))
+    assert memory.numel() == 300 and address == memory.data_ptr()
+    assert len(made) == 1 and made[0][0] is not threading.current_thread() and made[0][1] == 300
+    monkeypatch.undo()
+    memory, address = adapter.lasting_buffer(like, 100, ("decode", "q"))  # no GPU: as usual
+    assert memory.numel() == 100 and address == memory.data_ptr()
+
+
+def test_only_the_plans_of_operators_last():
+    from flashmla import _shared
+    from flashmla._arrays import HOST
+
+    fields = {"h_q": 16, "kv_format": "bf16_576"}
+    shared, lasting = (_shared.shared_plan(HOST, 3, lasting=kept, **fields) for kept in (False, True))
+    assert shared is not lasting and lasting is _shared.shared_plan(HOST, 4, lasting=True, **fields)
+    assert not shared.scratch.lasting and lasting.scratch.lasting

@@ -43,6 +43,7 @@ class CudaMemory final : public conformance::DeviceMemory {
   }
   void copy_in(void* device, void const* host, size_t bytes) override { copy(device, host, bytes, cudaMemcpyHostToDevice); }
   void copy_out(void* host, void const* device, size_t bytes) override { copy(host, device, bytes, cudaMemcpyDeviceToHost); }
+  void fill(void* device, int byte, size_t bytes) override { check(cudaMemsetAsync(device, byte, bytes, stream_), "cudaMemsetAsync"); }
 
  private:
   void copy(void* to, void const* from, size_t bytes, cudaMemcpyKind kind) {

@@ -132,8 +132,9 @@ class Buffer:
         self.memory = memory
 
     @classmethod
-    def make(cls, num_bytes, device, like, where):
-        """New memory on `device`; `like` is an array on that device, whose framework allocates; `where` names it."""
+    def make(cls, num_bytes, device, like, where, lasting=False):
+        """New memory on `device`; `like` is an array on that device, whose framework allocates; `where` names it. lasting: `like` is a
+        torch tensor, and the memory outlives every capture."""
         if device[0] == DeviceKind.CPU:
             memory = HostMemory(num_bytes)
             address = memory.address
@@ -141,7 +142,7 @@ class Buffer:
             adapter = adapter_of(like, where)
             if adapter.device(like) != device:  # its framework would allocate there
                 raise invalid(*where, f"device {device_name(adapter.device(like))}", f"{device_name(device)}, the plan's")
-            memory, address = adapter.buffer(like, num_bytes, where)
+            memory, address = (adapter.lasting_buffer if lasting else adapter.buffer)(like, num_bytes, where)
         buffer = cls(memory)
         write_view(buffer.view, address, DType.UINT8, device=device, sizes=(num_bytes,), strides=(1,), where=where)
         return buffer

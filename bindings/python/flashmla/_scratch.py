@@ -15,6 +15,7 @@ from flashmla._arrays import Buffer
 from flashmla._library import check, lib
 
 _CAPTURE_ACTIVE = 1
+_CAPTURE_RELAXED = 2
 
 
 @functools.cache
@@ -24,7 +25,14 @@ def _driver():
     library.cuStreamIsCapturing.argtypes = (ctypes.c_void_p,) * 2
     library.cuStreamGetCaptureInfo_v2.argtypes = (ctypes.c_void_p,) * 6
     library.cuStreamSynchronize.argtypes = (ctypes.c_void_p,)
+    library.cuThreadExchangeStreamCaptureMode.argtypes = (ctypes.c_void_p,)
     return library
+
+
+def relax_capture():
+    """This thread may allocate from now on, though another captures."""
+    mode = ctypes.c_int(_CAPTURE_RELAXED)
+    _driver().cuThreadExchangeStreamCaptureMode(ctypes.addressof(mode))
 
 
 def synchronize(device_index, stream):
@@ -67,11 +75,13 @@ class Scratch:
 
 
 class _OwnedScratch:
+    lasting = False  # kept for good, and so not in memory of a capture
+
     def __init__(self, handle, num_bytes, device):
         self._handle, self._num_bytes, self._device = handle, num_bytes, device
 
     def _make(self, stream, like):
-        return Scratch(Buffer.make(self._num_bytes, self._device, like, ("decode", "q")), stream)
+        return Scratch(Buffer.make(self._num_bytes, self._device, like, ("decode", "q"), self.lasting), stream)
 
     def _reset(self, scratch, capture):
         check(lib.flashmla_plan_reset(self._handle, scratch.address, scratch.stream or None))

@@ -10,16 +10,19 @@ _plans = {}  # (device, maximum batch, fields) -> DecodePlan; kept for good, sin
 _lock = threading.Lock()
 
 
-def shared_plan(device, batch, **fields):
-    """The plan of a problem on a device (a pair); batches share one up to the next power of two."""
+def shared_plan(device, batch, *, lasting=False, **fields):
+    """The plan of a problem on a device (a pair); batches share one up to the next power of two. lasting: calls are made with torch tensors,
+    and what the plan allocates for them belongs to no capture, not even to the first that uses it."""
     max_batch = 1 << max(batch - 1, 0).bit_length()
-    key = (device, max_batch, *fields.items())
+    key = (device, max_batch, lasting, *fields.items())
     plan = _plans.get(key)
     if plan is None:
         with _lock:
             plan = _plans.get(key)
             if plan is None:
-                plan = _plans[key] = DecodePlan(device=device, max_batch=max_batch, **fields)
+                plan = DecodePlan(device=device, max_batch=max_batch, **fields)
+                plan.scratch.lasting = lasting
+                _plans[key] = plan
     return plan
 
 

@@ -156,7 +156,7 @@ class DecodePlan:
     def new_schedule(self, like=None, *, where=("new_schedule", "like")):
         """Another schedule for this plan, on its device. `like`: any array on that device, whose framework allocates the memory; needless
         on the CPU. where: (operation, argument) that an Error about `like` names."""
-        buffer = Buffer.make(self.schedule_bytes, self.device, like, where)
+        buffer = Buffer.make(self.schedule_bytes, self.device, like, where, self.scratch.lasting)
         schedule = Schedule(buffer.memory)
         ctypes.memmove(schedule.address, buffer.address, ctypes.sizeof(_abi.View))
         return schedule

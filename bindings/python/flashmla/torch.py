@@ -6,6 +6,7 @@ shapes, strides, dtypes and devices are those of the last one writes six pointer
 """
 
 import ctypes
+import threading
 
 import torch
 
@@ -51,6 +52,38 @@ def buffer(like, num_bytes, where):
     # The caching allocator aligns to 512 bytes, and inside a capture allocates from the graph's own pool.
     memory = torch.empty(num_bytes, dtype=torch.uint8, device=like.device)
     return memory, memory.data_ptr()
+
+
+def lasting_buffer(like, num_bytes, where):
+    """Memory that is kept for good, whoever captures: CUDA-graph trees want nothing left in their pool but outputs. What they redirect to it
+    are the allocations of their thread, so this one is made in another."""
+    made = []
+    thread = threading.Thread(target=_allocate_aside, args=(made, like.device, num_bytes))
+    thread.start()
+    thread.join()
+    return (made[0], made[0].data_ptr()) if made else buffer(like, num_bytes, where)
+
+
+_aside_streams = {}  # device index -> a stream on which nothing ever runs
+_aside_lock = threading.Lock()
+
+
+def _allocate_aside(made, device, num_bytes):
+    """Puts a tensor into `made`, or nothing where that fails. On a stream where nothing runs, so that no work before knows the memory."""
+    from flashmla._scratch import relax_capture
+
+    try:
+        relax_capture()  # of this thread: to allocate would spoil a capture that goes on in another
+        with torch.cuda.device(device), _aside_lock:
+            stream = _aside_streams.get(device.index)
+            if stream is None:
+                handle = ctypes.c_void_p()
+                torch.cuda.check_error(torch.cuda.cudart().cudaStreamCreate(ctypes.addressof(handle)))
+                stream = _aside_streams[device.index] = torch.cuda.ExternalStream(handle.value, device=device)
+            with torch.cuda.stream(stream):
+                made.append(torch.empty(num_bytes, dtype=torch.uint8, device=device))
+    except Exception:  # the caller allocates as usual, and says what is wrong
+        made.clear()
 
 
 def _public_raw_stream(device_index):

@@ -64,7 +64,7 @@ def _plan(q, cache, *, causal, scale, lse_base, empty_row, out_dtype):
         raise invalid("decode", "out_dtype", out_dtype, "torch.bfloat16, torch.float16 or torch.float32")
     batch, q_tokens, h_q, _ = q.shape
     return shared_plan(
-        device_of(q), batch, h_q=h_q, h_kv=cache.shape[2] if cache.dim() == 4 else 1, kv_format=_kv_format("decode", cache.dtype),
+        device_of(q), batch, lasting=True, h_q=h_q, h_kv=cache.shape[2] if cache.dim() == 4 else 1, kv_format=_kv_format("decode", cache.dtype),
         page_tokens=cache.shape[1], max_q_tokens=max(q_tokens, 1), causal=causal, scale=scale, lse_base=lse_base, empty_row=empty_row,
         out_dtype=_OUT_DTYPES[out_dtype],
     )  # fmt: skip
@@ -93,8 +93,9 @@ def _schedule_plan(kv_len, h_q, q_tokens, h_kv, page_tokens, dtype):
     kv_format = _kv_format("schedule", torch.bfloat16 if dtype is None else dtype)
     batch = kv_len.shape[0] if isinstance(kv_len.shape[0], int) else 1
     return shared_plan(
-        device_of(kv_len), batch, h_q=h_q, h_kv=h_kv, kv_format=kv_format, page_tokens=page_tokens, max_q_tokens=max(q_tokens, 1)
-    )
+        device_of(kv_len), batch, lasting=True, h_q=h_q, h_kv=h_kv, kv_format=kv_format, page_tokens=page_tokens,
+        max_q_tokens=max(q_tokens, 1),
+    )  # fmt: skip
 
 
 def _fake_schedule(kv_len, h_q, q_tokens=1, h_kv=1, page_tokens=64, dtype=None):
