@@ -29,10 +29,11 @@ CUtensorMap map_of(void* tile) {
   check_call(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &symbol, cudaEnableDefault, &result), "cudaGetDriverEntryPoint");
 #endif
   if (result != cudaDriverEntryPointSuccess) throw std::runtime_error("no cuTensorMapEncodeTiled in the driver");
-  cuuint64_t const sizes[4] = {kColumns, kRows, 1, 1}, strides[3] = {kColumns * 2, kRows * kColumns * 2, kRows * kColumns * 2};
-  cuuint32_t const box[4] = {kColumns, kRows, 1, 1}, steps[4] = {1, 1, 1, 1};
+  constexpr cuuint64_t kTileBytes = kRows * kColumns * 2;
+  cuuint64_t const sizes[5] = {kColumns, kRows, 1, 1, 1}, strides[4] = {kColumns * 2, kTileBytes, kTileBytes, kTileBytes};
+  cuuint32_t const box[5] = {kColumns, kRows, 1, 1, 1}, steps[5] = {1, 1, 1, 1, 1};
   CUtensorMap map{};
-  CUresult const status = reinterpret_cast<Encoder>(symbol)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, tile, sizes, strides, box, steps,
+  CUresult const status = reinterpret_cast<Encoder>(symbol)(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, tile, sizes, strides, box, steps,
                                                             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                                             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (status != CUDA_SUCCESS) throw std::runtime_error("cuTensorMapEncodeTiled answers " + std::to_string(status));

@@ -52,7 +52,7 @@ __device__ __forceinline__ int lane_of_thread() { return static_cast<int>(thread
 
 /// By a whole warp.
 __device__ __forceinline__ void load_ones(uint32_t (&tile)[kTileBytes / 4], uint64_t& full, CUtensorMap const& ones) {
-  ptx::tma_load_4d({ptx::shared_address(tile), ptx::shared_address(&full), kTileBytes}, {&ones, ptx::kEvictFirst}, make_int4(0, 0, 0, 0));
+  ptx::tma_load_5d({ptx::shared_address(tile), ptx::shared_address(&full), kTileBytes}, {&ones, ptx::kEvictFirst}, {0, 0, 0, 0});
 }
 
 /// What a warp's lane finds in all rows of a tile: the bits that are set everywhere.

@@ -12,7 +12,7 @@ namespace flashmla::test {
 inline constexpr int kRaceOutputs = 128;  // at most, one a thread that reads
 
 struct RaceCall {
-  CUtensorMap ones;  // [64, 64] BF16 of 1.0 as {64 columns, 64 rows, 1, 1}, swizzled by 128 bytes, in one box
+  CUtensorMap ones;  // [64, 64] BF16 of 1.0 as {64 columns, 64 rows, 1, 1, 1}, swizzled by 128 bytes, in one box
   uint32_t* out;     // [num_outputs] of the case
   cudaStream_t stream;
 };
