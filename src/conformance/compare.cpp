@@ -11,6 +11,7 @@ namespace {
 
 /// Scores of deviation 4 carry an absolute error of some 1e-6 into the exponent, and so the weights a relative one.
 constexpr double kFp32L2 = 5e-6;
+constexpr double kHalfStepFp16 = 0x1p-25;  // between subnormal numbers
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 std::string number(double value) {
@@ -46,6 +47,11 @@ Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype) {
   if (q_dtype == FLASHMLA_FP32 && out_dtype == FLASHMLA_FP32) return {1e-6, 1e-4, 1e-10, kFp32L2, kUnbounded};
   bool const coarse = q_dtype == FLASHMLA_BF16 || out_dtype == FLASHMLA_BF16;
   return {8e-4, 2.01 / 128, 5e-6, coarse ? 2.8e-3 : 4e-4, kUnbounded};
+}
+
+RowBound row_bound(flashmla_dtype out_dtype, Tolerance const& tolerance) {
+  constexpr double kRowSlack = 1.5;
+  return {kRowSlack * tolerance.l2, out_dtype == FLASHMLA_FP16 ? kHalfStepFp16 : 0};
 }
 
 Tolerance lse_tolerance(flashmla_device_kind device, flashmla_dtype q_dtype) {
@@ -86,11 +92,12 @@ Comparison compare(std::span<double const> actual, std::span<double const> expec
   return result;
 }
 
-int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, double bound) {
+int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, RowBound const& bound) {
+  double const floor = bound.abs * std::sqrt(static_cast<double>(width));
   for (size_t row = 0; row * width < expected.size(); ++row) {
     Sums sums;
     for (size_t i = row * width; i < (row + 1) * width; ++i) sums.add(actual[i], expected[i]);
-    if (sums.relative_l2() > bound) return static_cast<int64_t>(row);
+    if (std::sqrt(sums.error2) > bound.l2 * std::sqrt(sums.expected2) + floor) return static_cast<int64_t>(row);
   }
   return -1;
 }

@@ -26,9 +26,16 @@ struct Tolerance {
 Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype);
 Tolerance lse_tolerance(flashmla_device_kind device, flashmla_dtype q_dtype = FLASHMLA_BF16);
 
-/// Index of the first row of `width` elements whose own relative L2 error is beyond `bound`, or -1. A row of many keys is
-/// small, so that neither the bounds on elements nor sums over the tensor see much of it.
-int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, double bound);
+/// What one row may be off by: a share of its norm, and what rounding may do to each of its elements however small they are (a sink
+/// takes a row of FP16 down to where numbers are 2^-24 apart).
+struct RowBound {
+  double l2, abs;
+};
+RowBound row_bound(flashmla_dtype out_dtype, Tolerance const& tolerance);
+
+/// Index of the first row of `width` elements that is off by more than `bound`, or -1. A row of many keys is small, so that
+/// neither the bounds on elements nor sums over the tensor see much of it.
+int64_t first_bad_row(std::span<double const> actual, std::span<double const> expected, size_t width, RowBound const& bound);
 
 struct Comparison {
   bool ok = true;

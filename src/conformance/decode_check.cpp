@@ -22,7 +22,6 @@ struct PlanDeleter {
 using Plan = std::unique_ptr<flashmla_plan, PlanDeleter>;
 
 /// A row may be so much worse than its tensor.
-constexpr double kRowSlack = 1.5;
 
 std::string triple(Row const& row) {
   return std::to_string(row.request) + ", " + std::to_string(row.q_idx) + ", " + std::to_string(row.head);
@@ -175,14 +174,14 @@ class DecodeCheck {
       if (std::isinf(expected_lse[i / width]) && out[i] != 0) return failed(out_at(i) + " is not 0, but the row sees no key");
     Tolerance const tolerance = out_tolerance(problem_.q_dtype, problem_.out_dtype);
     Comparison const of_out = compare(out, expected_out, tolerance, out_at);
-    Comparison const of_lse =
-        call.lse ? compare(lse, expected_lse, lse_tolerance(static_cast<flashmla_device_kind>(device().kind), problem_.q_dtype), lse_at)
-                 : Comparison{};
+    Tolerance lse_bounds = lse_tolerance(static_cast<flashmla_device_kind>(device().kind), problem_.q_dtype);
+    lse_bounds.abs = std::max(lse_bounds.abs, bench_.lse_abs);
+    Comparison const of_lse = call.lse ? compare(lse, expected_lse, lse_bounds, lse_at) : Comparison{};
     out_l2_ = of_out.relative_l2;
     lse_abs_ = of_lse.worst_abs;
-    if (int64_t const row = first_bad_row(out, expected_out, width, kRowSlack * tolerance.l2); of_out.ok && row >= 0)
-      return failed("out[" + triple(rows[static_cast<size_t>(row)]) + "] has a relative L2 error of more than " +
-                    std::to_string(kRowSlack * tolerance.l2));
+    RowBound const bound = row_bound(problem_.out_dtype, tolerance);
+    if (int64_t const row = first_bad_row(out, expected_out, width, bound); of_out.ok && row >= 0)
+      return failed("out[" + triple(rows[static_cast<size_t>(row)]) + "] has a relative L2 error of more than " + std::to_string(bound.l2));
     if (of_out.ok && of_lse.ok) return {};
     return failed(of_out.text + (of_out.ok || of_lse.ok ? "" : "; ") + of_lse.text);
   }

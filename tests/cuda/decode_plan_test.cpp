@@ -49,15 +49,15 @@ TEST(DecodeParams, unitsAndBuffers) {
   core::PlanShape const shape = plan_shape(2, 132);
   alignas(256) static char workspace[1024], schedule[256];
   DenseDecodeParams const natural = decode_params(problem, shape, {}, {schedule, workspace});
-  EXPECT_EQ(natural.h_q, 20);
-  EXPECT_EQ(natural.group, 2);
+  EXPECT_EQ(natural.heads, 20);
+  EXPECT_EQ(natural.start.group, 2);
   EXPECT_EQ(natural.max_workers, 66);
   EXPECT_EQ(natural.causal, 1);
   EXPECT_EQ(natural.max_kv_len, 4096);
   EXPECT_FLOAT_EQ(natural.scale_log2, 0.5F * static_cast<float>(M_LOG2E));
   EXPECT_FLOAT_EQ(natural.lse_factor, static_cast<float>(M_LN2));
   EXPECT_EQ(natural.empty_lse, INFINITY);
-  EXPECT_EQ(natural.schedule, schedule);
+  EXPECT_EQ(natural.start.schedule, schedule);
   EXPECT_EQ(natural.workspace, workspace);
   EXPECT_EQ(reinterpret_cast<char*>(natural.partial_rows), workspace + sizeof(core::WorkspaceHeader));
   EXPECT_EQ(static_cast<char*>(natural.partial_values), workspace + partial_layout(shape).values_offset);
@@ -69,6 +69,29 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(binary.lse_factor, 1.0F);
   EXPECT_EQ(binary.empty_lse, -INFINITY);
   EXPECT_EQ(binary.causal, 0);
+}
+
+TEST(DecodeParams, rowsOfAKvHead) {
+  core::Problem problem = some_problem();
+  problem.h_kv = 2;
+  problem.page_tokens = 16;
+  core::DecodeCall call;
+  call.q_tokens = 13;
+  call.table_pages = 100;
+  DenseDecodeParams const params = decode_params(problem, plan_shape(1, 132), call, {});
+  EXPECT_EQ(params.heads, 10);
+  EXPECT_EQ(params.start.kv_heads, 2);
+  EXPECT_EQ(params.start.num_rows, 130);
+  EXPECT_EQ(params.start.num_row_tiles, 2 * 3);
+  EXPECT_EQ(params.start.page_tokens, 16);
+  EXPECT_EQ(params.start.length_limit, 1600);
+  for (uint32_t row = 0; row < 130; ++row) EXPECT_EQ(uint64_t{row} * params.heads_inverse >> 32, row / 10) << row;
+}
+
+TEST(ChoosePaging, byWhatLiesInOnePage) {
+  for (int32_t page : {64, 128, 192, 256, 1024}) EXPECT_EQ(choose_paging(page), Paging::kTiles) << page;
+  for (int32_t page : {8, 16, 24, 32, 48, 80, 200}) EXPECT_EQ(choose_paging(page), Paging::kBoxes) << page;
+  for (int32_t page : {1, 2, 4, 12, 63, 65, 100}) EXPECT_EQ(choose_paging(page), Paging::kRows) << page;
 }
 
 TEST(PartialLayout, holdsTwoPartialResultsAWorker) {

@@ -8,8 +8,9 @@
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
-//   every P. Warp 8 (producer) walks the parts, announces them and keeps two tiles of KV in flight with TMA. Warps 9 and 10
-//   publish partial results, and wait for the other parts of their items, which the consumers then merge. Warp 11 idles.
+//   every P. Warp 8 (producer) walks the parts, announces them and keeps two tiles of KV in flight. Warps 9 and 10 publish
+//   partial results, and wait for the other parts of their items, which the consumers then merge. Where pages are not whole
+//   tiles, warps 8 to 11 walk the parts, and each brings a quarter of every tile (dense_decode_copies.cuh); else warp 11 idles.
 //
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
@@ -20,12 +21,13 @@
 //   q    8 x 8,192   =  65,536   latent columns of Q; its RoPE columns live in registers as A fragments
 //   kv   2 x 9 x 8,192 = 147,456 two stages of 64 tokens x 576: boxes of 64 columns, the ninth is RoPE
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
-//   rest              =   1,880  row maxima and sums, parts, shared items, valid tokens, barriers
-//   total 231,256, padded to 231,424 of 232,448; the merge works where KV was
+//   rest              =   1,928  row maxima and sums, parts, shared items, valid tokens, holes, barriers
+//   total 231,304, padded to 231,424 of 232,448; the merge works where KV was
 //
 // Barriers (phase = use count of the stage or of the publication, parity):
-//   full[stage][copy]      producer's expect_tx -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes)
-//   empty[stage][region]   4 warps -> producer: left (PV left done), right (PV right done), rope (QK done). P is published
+//   full[stage][copy]      loaders -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes). TMA: an arrival a
+//                          loader, with expect_tx; a half is one copy where pages are not whole tiles. cp.async: one a thread.
+//   empty[stage][region]   4 warps -> loaders: left (PV left done), right (PV right done), rope (QK done). P is published
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
@@ -37,7 +39,7 @@
 //
 // Registers. 384 threads start with 168; consumers take 224, the others 56. O 128, S 32, P 16, RoPE of Q 16.
 //
-// Limits. Pages of 64 tokens, h_kv 1, cache fused in one tensor, base and page stride multiples of 16 bytes.
+// Limits. Bases and strides of the cache are multiples of 16 bytes.
 #pragma once
 
 #include "cuda/kernels/dense_decode_consumer.cuh"
