@@ -89,8 +89,9 @@ void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, fla
   params.shape = shape_;
   params.batch = call.batch;
   params.q_tokens = call.q_tokens;
-  params.num_row_tiles = core::num_row_tiles(shape_, call.q_tokens, problem_.h_q);
+  params.h_q = problem_.h_q;
   params.kv_len = call.kv_len;
+  params.q_offsets = call.q_offsets;
   params.schedule = schedule;
   launch_plan_schedule(params, stream);
 }
@@ -106,6 +107,8 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   if (!call.cache_fused)
     core::fail_unsupported("decode", "ckv, kpe", "two tensors",
                            "one fused cache [num_pages, 64, 576], of which both may be views, or the CPU");
+  if (call.q_offsets != nullptr)
+    core::fail_unsupported("decode", "lengths.q_offsets", "a view", "no view (every request has q_tokens query tokens), or the CPU");
   if (call.batch == 0) return;
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);

@@ -78,7 +78,8 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
   CtaWork work{begins[0], begins[1], 0, header.batch, false};
   work.first_page = first_page_of_lane(start, work.begin);
-  work.fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
+  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), 1);
+  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
               header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
               header.tile_tokens == kTileTokens;
   if (!work.fits) work.end = work.begin;  // nothing to do
