@@ -82,8 +82,8 @@ typedef enum flashmla_kv_format {
 
 typedef enum flashmla_lse_base { FLASHMLA_LSE_NATURAL = 0, FLASHMLA_LSE_BASE_2 = 1 } flashmla_lse_base;
 typedef enum flashmla_lse_layout {
-  FLASHMLA_LSE_BATCH_HEADS_TOKENS = 0, /* [batch, h_q, q_tokens] */
-  FLASHMLA_LSE_TOKENS_HEADS = 1        /* [batch * q_tokens, h_q] */
+  FLASHMLA_LSE_BATCH_HEADS_TOKENS = 0, /* [batch, h_q, q_tokens]; with q_offsets [h_q, total_q] */
+  FLASHMLA_LSE_TOKENS_HEADS = 1        /* [batch * q_tokens, h_q]; with q_offsets [total_q, h_q] */
 } flashmla_lse_layout;
 /* The lse of a row that sees no key (its output is 0). */
 typedef enum flashmla_empty_row { FLASHMLA_EMPTY_LSE_PLUS_INF = 0, FLASHMLA_EMPTY_LSE_MINUS_INF = 1 } flashmla_empty_row;
@@ -182,15 +182,20 @@ typedef struct flashmla_target {
 typedef struct flashmla_lengths {
   uint32_t struct_size;
   uint32_t flags;
-  int32_t q_tokens; /* query tokens of every request (s_q) when q_offsets is absent; default 1 */
+  int32_t q_tokens; /* query tokens of every request (s_q); default 1. With q_offsets: none has more; default max_q_tokens */
   int32_t reserved;
   flashmla_view kv_len;         /* int32 [batch], contiguous; tokens in the cache, the new ones among them */
-  flashmla_view q_offsets;      /* int32 [batch + 1], ragged queries */
+  flashmla_view q_offsets;      /* int32 [batch + 1], contiguous; ragged queries (cu_seqlens): request r has the query tokens
+                                   [q_offsets[r], q_offsets[r + 1]) of q, none too. See flashmla_decode_args */
   flashmla_view topk_len;       /* int32 [batch] */
   flashmla_view extra_topk_len; /* int32 [batch] */
 } flashmla_lengths;
 
-/* The views of one decode call. d_qk 576 = 512 latent + 64 RoPE and d_v 512 for the *_576 formats. */
+/* The views of one decode call. d_qk 576 = 512 latent + 64 RoPE and d_v 512 for the *_576 formats.
+ * With lengths.q_offsets, q, q_nope, q_pe and out have no batch dimension: [total_q, h_q, ...], total_q being what q has, and
+ * visible_len is [total_q]. Tokens in front of the first offset or behind the last are nobody's: they are not read, and their rows
+ * of out and lse stay as they are, so that a CUDA graph can be made for more tokens than a step has. The causal rule counts each
+ * request's own query tokens. A schedule made from other offsets or lengths of the same batch costs balance only. */
 typedef struct flashmla_decode_args {
   uint32_t struct_size;
   uint32_t flags;
@@ -259,14 +264,17 @@ typedef struct flashmla_copy_pages_args {
   int64_t num_copies;
 } flashmla_copy_pages_args;
 
-/* What a device found wrong in lengths or page ids. The values were masked: nothing outside a view was read. */
+/* What a device found wrong in lengths, offsets or page ids. The values were masked: nothing outside a view was read. */
 typedef enum flashmla_fault_code {
   FLASHMLA_FAULT_NONE = 0,
   FLASHMLA_FAULT_KV_LEN = 1,            /* negative, or beyond the page table or max_kv_len; position 0, value = the length */
   FLASHMLA_FAULT_PAGE_ID = 2,           /* outside [0, num_pages); position = entry of the table, value = the id */
-  FLASHMLA_FAULT_SCHEDULE_MISMATCH = 3, /* made for another batch, row count or plan, or never updated; value = its batch */
+  FLASHMLA_FAULT_SCHEDULE_MISMATCH = 3, /* made for another batch, row count or plan, with and without q_offsets, or never updated;
+                                           value = its batch */
   FLASHMLA_FAULT_SLOT = 4,              /* append: position = token, value = the slot (saturated to int32) */
-  FLASHMLA_FAULT_VISIBLE_LEN = 5        /* negative or beyond kv_len; position = query token */
+  FLASHMLA_FAULT_VISIBLE_LEN = 5,       /* negative or beyond kv_len; position = query token of the request */
+  FLASHMLA_FAULT_Q_OFFSETS = 6          /* negative, falling, beyond q's tokens, or more tokens than the bound: then the request has
+                                           only what remains inside; position = entry of q_offsets, value = the offset */
 } flashmla_fault_code;
 typedef struct flashmla_fault {
   int32_t code; /* flashmla_fault_code */

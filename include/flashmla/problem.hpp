@@ -74,6 +74,12 @@ struct Lengths : flashmla_lengths {
     kv_len = kv_len_view;
     q_tokens = q_tokens_each;
   }
+  /// Ragged queries: request r has the query tokens [q_offsets[r], q_offsets[r + 1]), at most `most_q_tokens` (0: max_q_tokens).
+  static Lengths ragged(View const& kv_len_view, View const& q_offsets_view, int32_t most_q_tokens = 0) noexcept {
+    Lengths lengths(kv_len_view, most_q_tokens);
+    lengths.q_offsets = q_offsets_view;
+    return lengths;
+  }
 };
 
 /// The views of one decode call.

@@ -142,7 +142,7 @@ flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv
     core::PlanShape const shape = plan->decode->shape();
     std::vector<char> schedule(core::schedule_bytes(shape.max_workers));
     core::make_schedule(shape, rows, kv_len, schedule.data());
-    std::vector<flashmla_part> const made = core::list_parts(shape, kv_len, schedule.data());
+    std::vector<flashmla_part> const made = core::list_parts(shape, rows, kv_len, schedule.data());
     int64_t const capacity = *count, needed = static_cast<int64_t>(made.size());
     if (capacity < 0) core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least 0");
     if (capacity >= needed && needed > 0) require(kOperation, "parts", parts);

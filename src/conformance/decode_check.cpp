@@ -113,7 +113,7 @@ class DecodeCheck {
 
     std::vector<flashmla_fault> expected = reference::faults(problem_, inputs_->host_call());
     if (!case_.schedule_matches()) {
-      int32_t const batch = case_.update_schedule ? static_cast<int32_t>(case_.schedule_lengths.size()) : found.value;
+      int32_t const batch = case_.update_schedule ? static_cast<int32_t>(case_.schedule_batch()) : found.value;
       expected.push_back({FLASHMLA_FAULT_SCHEDULE_MISMATCH, found.request, found.position, batch, {}});
     }
     if (expected.empty() && found.code == FLASHMLA_FAULT_NONE) return {};
@@ -137,7 +137,7 @@ class DecodeCheck {
     core::DecodeCall const call = inputs_->host_call();
     std::vector<double> values(static_cast<size_t>(problem_.format->v_dim));
     for (int32_t b = 0; b < call.batch; ++b)
-      for (int32_t t = 0; t < call.q_tokens; ++t)
+      for (int32_t t = 0; t < case_.tokens_of(b).count; ++t)
         for (int32_t h = 0; h < problem_.h_q; ++h) {
           double lse = 0;
           read_row(call, {b, t, h}, values.data(), lse);
@@ -150,9 +150,10 @@ class DecodeCheck {
   }
 
   void read_row(core::DecodeCall const& call, Row row, double* out, double& lse) const {
-    int64_t const base = row.request * call.out_stride.batch + row.q_idx * call.out_stride.token + row.head * call.out_stride.head;
-    reference::load(problem_.out_dtype, call.out, base, problem_.format->v_dim, out);
-    if (call.lse) lse = call.lse[row.request * call.lse_stride.batch + row.q_idx * call.lse_stride.token + row.head * call.lse_stride.head];
+    int64_t const token = case_.tokens_of(row.request).first + row.q_idx;
+    auto const at = [&](core::RowStrides const& s) { return row.request * s.batch + token * s.token + row.head * s.head; };
+    reference::load(problem_.out_dtype, call.out, at(call.out_stride), problem_.format->v_dim, out);
+    if (call.lse) lse = call.lse[at(call.lse_stride)];
   }
 
   Outcome check_values() {
@@ -205,7 +206,35 @@ class DecodeCheck {
 
 Outcome check_decode(DecodeCase const& c, Bench const& bench) { return DecodeCheck(c, bench).run(); }
 
+namespace {
+
+std::vector<Row> ragged_rows_to_check(DecodeCase const& c, int64_t budget) {
+  std::vector<Row> tokens;  // of all requests
+  for (int32_t r = 0; r < c.batch(); ++r)
+    for (int32_t t = 0; t < c.tokens_of(r).count; ++t) tokens.push_back({r, t, 0});
+  auto const num_tokens = static_cast<int64_t>(tokens.size());
+  std::vector<Row> rows;
+  if (num_tokens * c.h_q <= budget) {
+    for (Row const& token : tokens)
+      for (int32_t h = 0; h < c.h_q; ++h) rows.push_back({token.request, token.q_idx, h});
+    return rows;
+  }
+  Random random(seed_of(c.name.c_str()) + 1);
+  auto const add = [&](size_t token, int32_t head) { rows.push_back({tokens[token].request, tokens[token].q_idx, head}); };
+  add(0, 0);
+  add(tokens.size() - 1, c.h_q - 1);
+  // Each request's first and last token while there is room, then whatever comes.
+  for (size_t i = 0; i < tokens.size() && static_cast<int64_t>(rows.size()) < budget / 2; ++i)
+    if (tokens[i].q_idx == 0 || i + 1 == tokens.size() || tokens[i + 1].q_idx == 0) add(i, random.between(0, c.h_q - 1));
+  while (static_cast<int64_t>(rows.size()) < budget)
+    add(static_cast<size_t>(random.between(0, static_cast<int32_t>(num_tokens - 1))), random.between(0, c.h_q - 1));
+  return rows;
+}
+
+}  // namespace
+
 std::vector<Row> rows_to_check(DecodeCase const& c, int64_t budget) {
+  if (c.is_ragged()) return ragged_rows_to_check(c, budget);
   int32_t const last_request = c.batch() - 1, last_token = c.q_tokens - 1, last_head = c.h_q - 1;
   int64_t const total = static_cast<int64_t>(c.batch()) * c.q_tokens * c.h_q;
   std::vector<Row> rows;

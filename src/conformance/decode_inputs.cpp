@@ -52,7 +52,7 @@ flashmla_problem make_problem(DecodeCase const& c) {
   problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(0.0f);
   problem.max_batch = c.batch() + c.spare_batch;
-  problem.max_q_tokens = c.q_tokens;
+  problem.max_q_tokens = c.q_tokens + c.spare_q_tokens;
   problem.max_kv_len = c.max_kv_len;
   return problem;
 }
@@ -73,7 +73,7 @@ core::Problem make_core_problem(DecodeCase const& c) {
   problem.chunk_tokens = c.chunk_tokens;
   problem.scale = c.scale.value_or(static_cast<float>(1 / std::sqrt(576.0)));
   problem.max_batch = c.batch() + c.spare_batch;
-  problem.max_q_tokens = c.q_tokens;
+  problem.max_q_tokens = c.q_tokens + c.spare_q_tokens;
   problem.max_kv_len = c.max_kv_len;
   return problem;
 }
@@ -100,6 +100,10 @@ int32_t DecodeInputs::clamped(int32_t kv_len) const {
 void DecodeInputs::make_lengths(Random& random) {
   kv_len_ = make_ints(memory_, case_.kv_len);
   schedule_len_ = make_ints(memory_, case_.schedule_lengths.empty() ? case_.kv_len : case_.schedule_lengths);
+  if (case_.is_ragged()) {
+    q_offsets_ = make_ints(memory_, case_.q_offsets);
+    schedule_q_offsets_ = make_ints(memory_, case_.schedule_q_offsets.empty() ? case_.q_offsets : case_.schedule_q_offsets);
+  }
   if (!case_.visible_len.empty()) visible_len_ = make_ints(memory_, case_.visible_len);
   if (case_.sink == Sink::kNone) return;
   sink_ = make_buffer(memory_, case_.h_q, sizeof(float));
@@ -142,31 +146,40 @@ void DecodeInputs::make_page_table(Random& random) {
   }
 }
 
+core::RowStrides DecodeInputs::dense_strides(int64_t head) const {
+  int64_t const token = case_.h_q * head;
+  return {case_.is_ragged() ? 0 : case_.q_tokens * token, token, head};
+}
+
+int64_t DecodeInputs::row_elems(core::RowStrides const& s, int64_t width) const {
+  if (case_.is_ragged()) return span_elems(s, 1, case_.total_q(), case_.h_q, width);
+  return span_elems(s, case_.batch(), case_.q_tokens, case_.h_q, width);
+}
+
 void DecodeInputs::make_queries(Random& random) {
-  int64_t const batch = case_.batch(), tokens = case_.q_tokens, heads = case_.h_q;
   bool const pair = case_.q_layout == QLayout::kPair;
   int64_t const width = pair ? kLatent : kQkDim;
+  q_stride_ = dense_strides(case_.q_layout == QLayout::kPadded ? 640 : width);
   if (case_.q_layout == QLayout::kUnaligned) {
     q_offset_ = 1;
-    q_stride_ = {tokens * 579, 579, batch * tokens * 579 + 3};
-  } else {
-    int64_t const head = case_.q_layout == QLayout::kPadded ? 640 : width;
-    q_stride_ = {tokens * heads * head, heads * head, head};
+    q_stride_ = {case_.is_ragged() ? 0 : case_.q_tokens * 579, 579, case_.total_q() * 579 + 3};
   }
-  q_pe_stride_ = pair ? core::RowStrides{tokens * heads * kRope, heads * kRope, kRope} : q_stride_;
+  q_pe_stride_ = pair ? dense_strides(kRope) : q_stride_;
 
   size_t const bytes = reference::element_bytes(dtype_);
-  q_ = make_buffer(memory_, q_offset_ + span_elems(q_stride_, batch, tokens, heads, width), bytes);
-  if (pair) q_pe_ = make_buffer(memory_, span_elems(q_pe_stride_, batch, tokens, heads, kRope), bytes);
-  for (int64_t b = 0; b < batch; ++b)
-    for (int64_t t = 0; t < tokens; ++t)
-      for (int64_t h = 0; h < heads; ++h) {
+  q_ = make_buffer(memory_, q_offset_ + row_elems(q_stride_, width), bytes);
+  if (pair) q_pe_ = make_buffer(memory_, row_elems(q_pe_stride_, kRope), bytes);
+  for (int32_t b = 0; b < case_.batch(); ++b) {
+    core::QueryTokens const tokens = case_.tokens_of(b);  // rows that no request has stay NaN
+    for (int64_t t = tokens.first; t < tokens.first + tokens.count; ++t)
+      for (int64_t h = 0; h < case_.h_q; ++h) {
         int64_t const row = q_offset_ + b * q_stride_.batch + t * q_stride_.token + h * q_stride_.head;
         fill_noise(random, dtype_, case_.q_std, element(q_.host<void>(), row), width);
         if (!pair) continue;
         int64_t const pe = b * q_pe_stride_.batch + t * q_pe_stride_.token + h * q_pe_stride_.head;
         fill_noise(random, dtype_, case_.q_std, element(q_pe_.host<void>(), pe), kRope);
       }
+  }
   q_.upload();
   if (pair) q_pe_.upload();
 }
@@ -213,32 +226,49 @@ void DecodeInputs::fill_page(Random& random, int32_t page, int32_t num_tokens) {
 }
 
 void DecodeInputs::make_outputs() {
-  int64_t const batch = case_.batch(), tokens = case_.q_tokens, heads = case_.h_q;
-  int64_t const head = case_.padded_out ? 528 : kLatent;
-  out_stride_ = {tokens * heads * head, heads * head, head};
-  out_ = make_buffer(memory_, span_elems(out_stride_, batch, tokens, heads, kLatent), reference::element_bytes(out_dtype_));
-  bool const tokens_heads = case_.lse_layout == FLASHMLA_LSE_TOKENS_HEADS;
-  lse_stride_ = tokens_heads ? core::RowStrides{tokens * heads, heads, 1} : core::RowStrides{heads * tokens, 1, tokens};
-  if (case_.want_lse) lse_ = make_buffer(memory_, batch * tokens * heads, sizeof(float));
+  int64_t const tokens = case_.is_ragged() ? case_.total_q() : case_.q_tokens, heads = case_.h_q;
+  out_stride_ = dense_strides(case_.padded_out ? 528 : kLatent);
+  out_ = make_buffer(memory_, row_elems(out_stride_, kLatent), reference::element_bytes(out_dtype_));
+  lse_stride_ = dense_strides(1);
+  if (case_.lse_layout != FLASHMLA_LSE_TOKENS_HEADS) lse_stride_ = {case_.is_ragged() ? 0 : heads * tokens, 1, tokens};
+  if (case_.want_lse) lse_ = make_buffer(memory_, case_.total_q() * heads, sizeof(float));
 }
 
-flashmla_lengths DecodeInputs::lengths_of(Buffer const& buffer) const {
+flashmla_lengths DecodeInputs::lengths_of(Buffer const& kv_len, Buffer const& q_offsets) const {
+  auto const ints = [&](Buffer const& buffer) {
+    return make_view(buffer.device(), FLASHMLA_INT32, memory_.device(), {static_cast<int64_t>(buffer.bytes() / sizeof(int32_t))}, {1});
+  };
   flashmla_lengths lengths{};
   lengths.struct_size = sizeof lengths;
-  lengths.q_tokens = case_.q_tokens;
-  lengths.kv_len =
-      make_view(buffer.device(), FLASHMLA_INT32, memory_.device(), {static_cast<int64_t>(buffer.bytes() / sizeof(int32_t))}, {1});
+  lengths.q_tokens = case_.bound_by_default ? 0 : case_.q_tokens;
+  lengths.kv_len = ints(kv_len);
+  if (q_offsets.device()) lengths.q_offsets = ints(q_offsets);
   return lengths;
 }
 
-flashmla_lengths DecodeInputs::schedule_lengths() const { return lengths_of(schedule_len_); }
+flashmla_lengths DecodeInputs::schedule_lengths() const {
+  flashmla_lengths lengths = lengths_of(schedule_len_, schedule_q_offsets_);
+  if (case_.schedule_is_uniform) lengths.q_offsets = {};
+  return lengths;
+}
+
+flashmla_view DecodeInputs::row_view(void* data, flashmla_dtype dtype, core::RowStrides const& s, int64_t width) const {
+  flashmla_device const device = memory_.device();
+  if (case_.is_ragged()) return make_view(data, dtype, device, {case_.total_q(), case_.h_q, width}, {s.token, s.head, 1});
+  return make_view(data, dtype, device, {case_.batch(), case_.q_tokens, case_.h_q, width}, {s.batch, s.token, s.head, 1});
+}
+
+flashmla_view DecodeInputs::lse_view() const {
+  flashmla_device const device = memory_.device();
+  int64_t const heads = case_.h_q, total = case_.total_q(), tokens = case_.q_tokens;
+  void* const data = lse_.device();
+  if (case_.lse_layout == FLASHMLA_LSE_TOKENS_HEADS) return make_view(data, FLASHMLA_FP32, device, {total, heads}, {heads, 1});
+  if (case_.is_ragged()) return make_view(data, FLASHMLA_FP32, device, {heads, total}, {total, 1});
+  return make_view(data, FLASHMLA_FP32, device, {case_.batch(), heads, tokens}, {heads * tokens, tokens, 1});
+}
 
 flashmla_decode_args DecodeInputs::args() const {
   flashmla_device const device = memory_.device();
-  int64_t const batch = case_.batch(), tokens = case_.q_tokens, heads = case_.h_q;
-  auto const rows = [&](void* data, flashmla_dtype dtype, core::RowStrides const& s, int64_t width) {
-    return make_view(data, dtype, device, {batch, tokens, heads, width}, {s.batch, s.token, s.head, 1});
-  };
   auto const pages = [&](void* data, core::RowStrides const& s, int64_t width) {
     if (case_.rank3_cache) return make_view(data, dtype_, device, {num_pages_, case_.page_tokens, width}, {s.batch, s.token, 1});
     return make_view(data, dtype_, device, {num_pages_, case_.page_tokens, case_.h_kv, width}, {s.batch, s.token, s.head, 1});
@@ -248,19 +278,16 @@ flashmla_decode_args DecodeInputs::args() const {
   flashmla_decode_args args{};
   args.struct_size = sizeof args;
   bool const q_pair = case_.q_layout == QLayout::kPair, cache_pair = case_.cache_layout == CacheLayout::kPair;
-  (q_pair ? args.q_nope : args.q) = rows(const_cast<void*>(c.q_nope), dtype_, q_stride_, q_pair ? kLatent : kQkDim);
-  if (q_pair) args.q_pe = rows(q_pe_.device(), dtype_, q_pe_stride_, kRope);
+  (q_pair ? args.q_nope : args.q) = row_view(const_cast<void*>(c.q_nope), dtype_, q_stride_, q_pair ? kLatent : kQkDim);
+  if (q_pair) args.q_pe = row_view(q_pe_.device(), dtype_, q_pe_stride_, kRope);
   (cache_pair ? args.ckv : args.cache) = pages(const_cast<void*>(c.ckv), ckv_stride_, cache_pair ? kLatent : kQkDim);
   if (cache_pair) args.kpe = pages(kpe_.device(), kpe_stride_, kRope);
-  args.page_table = make_view(page_table_.device(), FLASHMLA_INT32, device, {batch, table_pages_}, {table_stride_, 1});
-  args.lengths = lengths_of(kv_len_);
-  if (visible_len_.device()) args.visible_len = make_view(visible_len_.device(), FLASHMLA_INT32, device, {batch * tokens}, {1});
-  if (sink_.device()) args.sink = make_view(sink_.device(), FLASHMLA_FP32, device, {heads}, {1});
-  args.out = rows(out_.device(), out_dtype_, out_stride_, kLatent);
-  if (!lse_.device()) return args;
-  bool const tokens_heads = case_.lse_layout == FLASHMLA_LSE_TOKENS_HEADS;
-  args.lse = tokens_heads ? make_view(lse_.device(), FLASHMLA_FP32, device, {batch * tokens, heads}, {heads, 1})
-                          : make_view(lse_.device(), FLASHMLA_FP32, device, {batch, heads, tokens}, {heads * tokens, tokens, 1});
+  args.page_table = make_view(page_table_.device(), FLASHMLA_INT32, device, {case_.batch(), table_pages_}, {table_stride_, 1});
+  args.lengths = lengths_of(kv_len_, q_offsets_);
+  if (visible_len_.device()) args.visible_len = make_view(visible_len_.device(), FLASHMLA_INT32, device, {case_.total_q()}, {1});
+  if (sink_.device()) args.sink = make_view(sink_.device(), FLASHMLA_FP32, device, {case_.h_q}, {1});
+  args.out = row_view(out_.device(), out_dtype_, out_stride_, kLatent);
+  if (lse_.device()) args.lse = lse_view();
   return args;
 }
 
@@ -274,6 +301,7 @@ core::DecodeCall DecodeInputs::call(bool on_host) const {
   core::DecodeCall call;
   call.batch = case_.batch();
   call.q_tokens = case_.q_tokens;
+  call.total_q = case_.total_q();
   call.q_fused = case_.q_layout != QLayout::kPair;
   call.cache_fused = case_.cache_layout != CacheLayout::kPair;
   call.q_nope = element(at(q_), q_offset_);
@@ -289,6 +317,7 @@ core::DecodeCall DecodeInputs::call(bool on_host) const {
   call.page_table_stride = table_stride_;
   call.table_pages = table_pages_;
   call.kv_len = static_cast<int32_t const*>(at(kv_len_));
+  call.q_offsets = static_cast<int32_t const*>(at(q_offsets_));
   call.visible_len = static_cast<int32_t const*>(at(visible_len_));
   call.sink = static_cast<float const*>(at(sink_));
   call.out = at(out_);
@@ -308,9 +337,33 @@ void DecodeInputs::download_outputs() {
   if (lse_.device()) lse_.download();
 }
 
+std::string DecodeInputs::overwritten_spare_rows() const {
+  std::vector<bool> is_used(static_cast<size_t>(case_.total_q()), false);
+  for (int32_t b = 0; b < case_.batch(); ++b) {
+    core::QueryTokens const tokens = case_.tokens_of(b);
+    std::fill_n(is_used.begin() + tokens.first, tokens.count, true);
+  }
+  size_t const elem = reference::element_bytes(out_dtype_);
+  auto const is_poison = [](Buffer const& buffer, int64_t first, size_t bytes) {
+    std::byte const* const begin = buffer.host() + first;
+    return std::all_of(begin, begin + bytes, [](std::byte b) { return b == std::byte{0xff}; });
+  };
+  for (int64_t t = 0; t < case_.total_q(); ++t)
+    for (int64_t h = 0; h < case_.h_q && !is_used[static_cast<size_t>(t)]; ++h) {
+      int64_t const out = (t * out_stride_.token + h * out_stride_.head) * static_cast<int64_t>(elem);
+      int64_t const lse = (t * lse_stride_.token + h * lse_stride_.head) * static_cast<int64_t>(sizeof(float));
+      std::string const row = std::to_string(t) + ", " + std::to_string(h) + "], which no request has";
+      if (!is_poison(out_, out, kLatent * elem)) return "out[" + row;
+      if (lse_.device() && !is_poison(lse_, lse, sizeof(float))) return "lse of row [" + row;
+    }
+  return "";
+}
+
 std::string DecodeInputs::overwritten() const {
   if (!out_.guards_intact()) return "memory around out";
   if (lse_.device() && !lse_.guards_intact()) return "memory around lse";
+  if (case_.is_ragged())
+    if (std::string text = overwritten_spare_rows(); !text.empty()) return text;
   if (!case_.padded_out) return "";
   size_t const elem = reference::element_bytes(out_dtype_), row = static_cast<size_t>(out_stride_.head) * elem, used = kLatent * elem;
   for (size_t i = 0; i < out_.bytes(); ++i)

@@ -25,7 +25,7 @@ class DecodeInputs {
 
   void poison_outputs();
   void download_outputs();
-  /// After a download: the padding of `out` and all guards are as they were; else what was overwritten.
+  /// After a download: the padding of `out`, rows that no request has and all guards are as they were; else what was overwritten.
   [[nodiscard]] std::string overwritten() const;
 
   [[nodiscard]] Buffer const& out() const { return out_; }
@@ -38,7 +38,15 @@ class DecodeInputs {
   void make_cache(Random& random);
   void make_outputs();
   void fill_page(Random& random, int32_t page, int32_t num_tokens);
-  [[nodiscard]] flashmla_lengths lengths_of(Buffer const& buffer) const;
+  [[nodiscard]] flashmla_lengths lengths_of(Buffer const& kv_len, Buffer const& q_offsets) const;
+  [[nodiscard]] flashmla_view row_view(void* data, flashmla_dtype dtype, core::RowStrides const& s, int64_t width) const;
+  [[nodiscard]] flashmla_view lse_view() const;
+  /// Strides (batch, token, head) of rows that lie one behind the other, heads `head` elements apart.
+  [[nodiscard]] core::RowStrides dense_strides(int64_t head) const;
+  /// Elements from the first to the last of rows with these strides.
+  [[nodiscard]] int64_t row_elems(core::RowStrides const& s, int64_t width) const;
+  /// Rows of out and lse that no request has, and that were written to.
+  [[nodiscard]] std::string overwritten_spare_rows() const;
   [[nodiscard]] core::DecodeCall call(bool on_host) const;
   /// Element `index` of q or of the cache.
   [[nodiscard]] void* element(void* base, int64_t index) const;
@@ -52,7 +60,7 @@ class DecodeInputs {
   int64_t q_offset_ = 0, cache_offset_ = 0;  // elements in front of the first one
   core::RowStrides q_stride_{}, q_pe_stride_{}, out_stride_{}, lse_stride_{};
   core::RowStrides ckv_stride_{}, kpe_stride_{};  // (page, token, head)
-  Buffer q_, q_pe_, ckv_, kpe_, page_table_, kv_len_, schedule_len_, visible_len_, sink_, out_, lse_;
+  Buffer q_, q_pe_, ckv_, kpe_, page_table_, kv_len_, schedule_len_, q_offsets_, schedule_q_offsets_, visible_len_, sink_, out_, lse_;
 };
 
 /// The problem of a case, as the library gets it and as the oracle does.

@@ -66,8 +66,12 @@ class InvarianceCheck {
     flashmla_decode_args args = inputs_.args();
     flashmla_lengths lengths = args.lengths;
     lengths.kv_len = slice(args.lengths.kv_len, which.first + which.shift, which.count);
-    for (flashmla_view* const view : {&args.q, &args.page_table, &args.lengths.kv_len, &args.out, &args.lse})
-      *view = slice(*view, which.first, which.count);
+    lengths.q_offsets = slice(args.lengths.q_offsets, which.first + which.shift, which.count + 1);
+    for (flashmla_view* const view : {&args.page_table, &args.lengths.kv_len}) *view = slice(*view, which.first, which.count);
+    // Offsets need not begin at 0, so that ragged requests stay where they are; rows of others are then nobody's.
+    args.lengths.q_offsets = slice(args.lengths.q_offsets, which.first, which.count + 1);
+    for (flashmla_view* const view : {&args.q, &args.out, &args.lse})
+      if (!case_.is_ragged()) *view = slice(*view, which.first, which.count);
     inputs_.poison_outputs();
     auto status = flashmla_plan_reset(made, &workspace_view, stream);
     if (status == FLASHMLA_OK) status = flashmla_plan_update(made, &lengths, &schedule_view, stream);
@@ -77,14 +81,16 @@ class InvarianceCheck {
     return {};
   }
 
-  /// The requests of a slice lie one behind the other in outputs without padding.
+  /// The requests of a slice lie one behind the other in outputs without padding, ragged ones in lse by tokens and heads.
   [[nodiscard]] std::string difference(char const* name, std::vector<std::byte> const& expected, Buffer const& actual,
                                        Slice const& which) const {
-    size_t const each = expected.size() / static_cast<size_t>(case_.batch());
-    size_t const begin = each * static_cast<size_t>(which.first), end = begin + each * static_cast<size_t>(which.count);
-    for (size_t i = begin; i < end; ++i)
+    size_t const tokens = static_cast<size_t>(case_.total_q()), each = expected.size() / tokens;  // bytes a query token
+    auto const first_of = [&](int32_t request) {
+      return each * static_cast<size_t>(case_.is_ragged() ? case_.q_offsets[static_cast<size_t>(request)] : request * case_.q_tokens);
+    };
+    for (size_t i = first_of(which.first); i < first_of(which.first + which.count); ++i)
       if (expected[i] != actual.host()[i])
-        return std::string(name) + " of request " + std::to_string(i / each) + " differs at byte " + std::to_string(i % each);
+        return std::string(name) + " of query token " + std::to_string(i / each) + " differs at byte " + std::to_string(i % each);
     return "";
   }
 
@@ -121,6 +127,14 @@ std::vector<DecodeCase> invariance_cases(Tier tier) {
   add("chunk_by_default", 16, 4, 3000, [](DecodeCase& c) { c.chunk_tokens = 0; });
   add("kv_heads_sink", 12, 5, 500, [](DecodeCase& c) { c.h_kv = 3, c.sink = Sink::kFinite, c.page_tokens = 16; });
   add("declared_length", 8, 5, 640, [](DecodeCase& c) { c.max_kv_len = 640; });
+  auto const ragged = [](DecodeCase& c, int32_t longest) {
+    Random random(seed_of(c.name.c_str()) + 4);
+    c.lse_layout = FLASHMLA_LSE_TOKENS_HEADS, c.q_tokens = longest, c.causal = true, c.q_offsets = {0};
+    for (int32_t i = 0; i < c.batch(); ++i) c.q_offsets.push_back(c.q_offsets.back() + random.between(0, longest));
+    c.ragged_tokens = c.q_offsets.back() + 3;
+  };
+  add("ragged", 16, 8, 600, [&](DecodeCase& c) { ragged(c, 3); });
+  add("ragged_row_tiles", 20, 5, 500, [&](DecodeCase& c) { ragged(c, 40); });
   if (tier == Tier::kSmoke) return cases;
   add("batch_40", 5, 40, 1500, nothing);
   add("row_tiles", 64, 3, 400, [](DecodeCase& c) { c.q_tokens = 6, c.causal = true; });

@@ -254,6 +254,7 @@ std::vector<DecodeCase> option_cases(Tier tier) {
   append(cases, "layout.", layout_cases());
   append(cases, "schedule.", schedule_cases());
   append(cases, "fault.", fault_cases());
+  append(cases, "ragged.", ragged_cases(tier));
   if (tier == Tier::kSmoke) return cases;
   append(cases, "sweep.", sweep_cases());
   append(cases, "engine.", engine_cases());

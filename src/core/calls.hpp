@@ -2,13 +2,15 @@
 //
 // Backends, and the reference, take these. Pointers lie on the plan's device. Strides count elements. The pair form
 // (q_nope, q_pe), (ckv, kpe) is reduced to two base pointers with their own strides; a fused tensor is the pair whose
-// second pointer is the first plus `latent` elements, so that code which does not care sees one form only.
+// second pointer is the first plus `latent` elements, so that code which does not care sees one form only. So is a ragged
+// call: its batch strides are 0, and token t of a request is token query_tokens(...).first + t of the views.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "core/problem.hpp"
+#include "core/query_tokens.hpp"
 
 namespace flashmla::core {
 
@@ -18,17 +20,19 @@ struct RowStrides {
 
 struct LengthsCall {
   int32_t batch = 0;
-  int32_t q_tokens = 1;             // of every request
-  int32_t const* kv_len = nullptr;  // [batch]
+  int32_t q_tokens = 1;                // of every request, or with q_offsets the most that one may have
+  int32_t const* kv_len = nullptr;     // [batch]
+  int32_t const* q_offsets = nullptr;  // [batch + 1]: ragged queries; null: uniform
 };
 
 struct DecodeCall {
   int32_t batch = 0;
-  int32_t q_tokens = 1;
+  int32_t q_tokens = 1;          // of every request, or with q_offsets the most that one may have
+  int64_t total_q = 0;           // tokens of q, out and lse; with q_offsets there may be more than requests have
   bool q_fused = true;           // q_pe is q_nope + latent with equal strides
   bool cache_fused = true;       // kpe is ckv + latent with equal strides
-  void const* q_nope = nullptr;  // [batch, q_tokens, h_q, latent]
-  void const* q_pe = nullptr;    // [batch, q_tokens, h_q, rope]
+  void const* q_nope = nullptr;  // [batch, q_tokens, h_q, latent], ragged [total_q, h_q, latent]
+  void const* q_pe = nullptr;    // [batch, q_tokens, h_q, rope], ragged [total_q, h_q, rope]
   RowStrides q_nope_stride{}, q_pe_stride{};
   void const* ckv = nullptr;  // [num_pages, page_tokens, h_kv, latent]
   void const* kpe = nullptr;  // [num_pages, page_tokens, h_kv, rope]
@@ -39,12 +43,15 @@ struct DecodeCall {
   int64_t page_table_stride = 0;         // between rows
   int64_t table_pages = 0;               // width of the table
   int32_t const* kv_len = nullptr;       // [batch]
-  int32_t const* visible_len = nullptr;  // [batch * q_tokens] or null
+  int32_t const* q_offsets = nullptr;    // [batch + 1] or null
+  int32_t const* visible_len = nullptr;  // [total_q] or null
   float const* sink = nullptr;           // [h_q] or null
-  void* out = nullptr;                   // [batch, q_tokens, h_q, v_dim], problem.out_dtype
+  void* out = nullptr;                   // [batch, q_tokens, h_q, v_dim], ragged [total_q, h_q, v_dim], problem.out_dtype
   RowStrides out_stride{};
   float* lse = nullptr;  // strides express either layout; null when not wanted
   RowStrides lse_stride{};
+
+  [[nodiscard]] constexpr QueryBounds query_bounds() const { return {q_offsets, q_tokens, total_q}; }
 };
 
 struct MergeCall {

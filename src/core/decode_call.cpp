@@ -24,7 +24,6 @@ LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewC
                           flashmla_lengths const& lengths) {
   check_flags(operation, lengths.flags, 0, names.flags);
   check_reserved(operation, lengths.reserved, names.reserved);
-  check.refuse(names.q_offsets, lengths.q_offsets, "no view (every request has q_tokens query tokens)");
   check.refuse(names.topk_len, lengths.topk_len, "no view (dense attention)");
   check.refuse(names.extra_topk_len, lengths.extra_topk_len, "no view (dense attention over one cache)");
   check.require(names.kv_len, lengths.kv_len, "an INT32 view [batch]");
@@ -32,11 +31,21 @@ LengthsCall check_lengths(char const* operation, LengthNames const& names, ViewC
   int64_t const batch = lengths.kv_len.size[0];
   if (batch > problem.max_batch)
     check.fail(names.kv_len, {"a batch of ", std::to_string(batch)}, {"at most max_batch ", std::to_string(problem.max_batch)});
-  int32_t const q_tokens = lengths.q_tokens == 0 ? 1 : lengths.q_tokens;
-  if (q_tokens < 0) check.fail(names.q_tokens, {std::to_string(q_tokens)}, {"at least 1 (0 means 1)"});
-  if (q_tokens > problem.max_q_tokens)
-    check.fail(names.q_tokens, {std::to_string(q_tokens)}, {"at most max_q_tokens ", std::to_string(problem.max_q_tokens)});
-  return {static_cast<int32_t>(batch), q_tokens, static_cast<int32_t const*>(lengths.kv_len.data)};
+  LengthsCall call;
+  call.batch = static_cast<int32_t>(batch);
+  call.kv_len = static_cast<int32_t const*>(lengths.kv_len.data);
+  if (!is_absent(lengths.q_offsets)) {
+    check.input(names.q_offsets, lengths.q_offsets, FLASHMLA_INT32, ViewCheck::kContiguous, {{batch + 1, "batch + 1"}});
+    call.q_offsets = static_cast<int32_t const*>(lengths.q_offsets.data);
+  }
+  bool const is_ragged = call.q_offsets != nullptr;
+  int32_t const by_default = is_ragged ? static_cast<int32_t>(problem.max_q_tokens) : 1;
+  call.q_tokens = lengths.q_tokens == 0 ? by_default : lengths.q_tokens;
+  if (call.q_tokens < 0)
+    check.fail(names.q_tokens, {std::to_string(call.q_tokens)}, {"at least 1 (0 means ", is_ragged ? "max_q_tokens" : "1", ")"});
+  if (call.q_tokens > problem.max_q_tokens)
+    check.fail(names.q_tokens, {std::to_string(call.q_tokens)}, {"at most max_q_tokens ", std::to_string(problem.max_q_tokens)});
+  return call;
 }
 
 void refuse_what_is_not_built(ViewCheck const& check, flashmla_decode_args const& args) {
@@ -48,7 +57,11 @@ void refuse_what_is_not_built(ViewCheck const& check, flashmla_decode_args const
   check.refuse("kv_scale", args.kv_scale, "no view (the built formats have no scales)");
 }
 
-RowStrides row_strides(flashmla_view const& view) { return {view.stride[0], view.stride[1], view.stride[2]}; }
+/// Strides (batch, token, head) of rows, which have no batch dimension when they are ragged.
+RowStrides row_strides(DecodeCall const& call, flashmla_view const& view) {
+  if (call.q_offsets != nullptr) return {0, view.stride[0], view.stride[1]};
+  return {view.stride[0], view.stride[1], view.stride[2]};
+}
 bool operator==(RowStrides const& a, RowStrides const& b) { return a.batch == b.batch && a.token == b.token && a.head == b.head; }
 
 /// Where the rope part of fused rows begins: `latent` elements behind their base.
@@ -56,23 +69,41 @@ void const* behind_latent(KvFormat const& format, void const* base) {
   return base == nullptr ? nullptr : static_cast<char const*>(base) + format.latent * static_cast<int64_t>(dtype_bytes(format.dtype));
 }
 
+/// The dimensions of rows, but for the last.
+struct RowDims {
+  Dim batch, tokens, heads;  // `tokens` of a request, or of a ragged call
+};
+
+RowDims row_dims(Problem const& problem, DecodeCall const& call) {
+  Dim const tokens = call.q_offsets == nullptr ? Dim{call.q_tokens, "lengths.q_tokens"} : Dim{call.total_q, "query tokens, as q has"};
+  return {{call.batch, "batch, from lengths.kv_len"}, tokens, {problem.h_q, "h_q of the problem"}};
+}
+
+/// Rows of a width: [batch, q_tokens, h_q, width], or ragged [total_q, h_q, width].
+void check_input_rows(ViewCheck& check, Problem const& problem, DecodeCall const& call, Known rows, Dim width) {
+  RowDims const d = row_dims(problem, call);
+  if (call.q_offsets != nullptr) check.input(rows.argument, *rows.view, problem.q_dtype, ViewCheck::kRows, {d.tokens, d.heads, width});
+  else check.input(rows.argument, *rows.view, problem.q_dtype, ViewCheck::kRows, {d.batch, d.tokens, d.heads, width});
+}
+
 void check_q(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
   KvFormat const& format = *problem.format;
-  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"},
-      heads{problem.h_q, "h_q of the problem"};
-  if (check.choose_fused({"q", "q_nope", "q_pe"}, args.q, args.q_nope, args.q_pe)) {
-    check.input("q", args.q, problem.q_dtype, ViewCheck::kRows, {batch, tokens, heads, {format.qk_dim, "latent + rope"}});
+  bool const is_fused = check.choose_fused({"q", "q_nope", "q_pe"}, args.q, args.q_nope, args.q_pe);
+  // With q_offsets nothing but q itself says how many tokens there are; a rank that is not 3 is refused below.
+  call.total_q = call.q_offsets == nullptr ? static_cast<int64_t>(call.batch) * call.q_tokens : (is_fused ? args.q : args.q_nope).size[0];
+  if (is_fused) {
+    check_input_rows(check, problem, call, {"q", &args.q}, {format.qk_dim, "latent + rope"});
     call.q_nope = args.q.data;
     call.q_pe = behind_latent(format, args.q.data);
-    call.q_nope_stride = call.q_pe_stride = row_strides(args.q);
+    call.q_nope_stride = call.q_pe_stride = row_strides(call, args.q);
     return;
   }
-  check.input("q_nope", args.q_nope, problem.q_dtype, ViewCheck::kRows, {batch, tokens, heads, {format.latent, "latent"}});
-  check.input("q_pe", args.q_pe, problem.q_dtype, ViewCheck::kRows, {batch, tokens, heads, {format.rope, "rope"}});
+  check_input_rows(check, problem, call, {"q_nope", &args.q_nope}, {format.latent, "latent"});
+  check_input_rows(check, problem, call, {"q_pe", &args.q_pe}, {format.rope, "rope"});
   call.q_nope = args.q_nope.data;
   call.q_pe = args.q_pe.data;
-  call.q_nope_stride = row_strides(args.q_nope);
-  call.q_pe_stride = row_strides(args.q_pe);
+  call.q_nope_stride = row_strides(call, args.q_nope);
+  call.q_pe_stride = row_strides(call, args.q_pe);
   call.q_fused = call.q_pe == behind_latent(format, call.q_nope) && call.q_nope_stride == call.q_pe_stride;
 }
 
@@ -115,26 +146,39 @@ void check_cache(ViewCheck& check, Problem const& problem, flashmla_decode_args 
   call.cache_fused = call.kpe == behind_latent(format, call.ckv) && c == k;
 }
 
-void check_outputs(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
-  Dim const batch{call.batch, "batch, from lengths.kv_len"}, tokens{call.q_tokens, "lengths.q_tokens"},
-      heads{problem.h_q, "h_q of the problem"};
-  check.require("out", args.out, "a view [batch, q_tokens, h_q, d_v]");
-  check.output("out", args.out, problem.out_dtype, ViewCheck::kRows,
-               {batch, tokens, heads, {problem.format->v_dim, "d_v of the cache format"}});
-  call.out = args.out.data;
-  call.out_stride = row_strides(args.out);
-  if (is_absent(args.lse)) return;
-  int64_t const* const stride = args.lse.stride;
-  if (problem.lse_layout == FLASHMLA_LSE_BATCH_HEADS_TOKENS) {
-    check.output("lse", args.lse, FLASHMLA_FP32, ViewCheck::kStrided, {batch, heads, tokens});
-    call.lse_stride = {stride[0], stride[2], stride[1]};
-  } else {
-    Dim const rows{static_cast<int64_t>(call.batch) * call.q_tokens, "batch * q_tokens"};
-    check.output("lse", args.lse, FLASHMLA_FP32, ViewCheck::kStrided, {rows, heads});
+/// What the tokens of all requests together are, in messages.
+Dim all_tokens(DecodeCall const& call) { return {call.total_q, call.q_offsets == nullptr ? "batch * q_tokens" : "query tokens, as q has"}; }
+
+void check_lse(ViewCheck& check, Problem const& problem, flashmla_view const& lse, DecodeCall& call) {
+  if (is_absent(lse)) return;
+  RowDims const d = row_dims(problem, call);
+  int64_t const* const stride = lse.stride;
+  bool const is_ragged = call.q_offsets != nullptr;
+  if (problem.lse_layout == FLASHMLA_LSE_TOKENS_HEADS) {
+    Dim const rows = all_tokens(call);
+    check.output("lse", lse, FLASHMLA_FP32, ViewCheck::kStrided, {rows, d.heads});
     // A view of one row or none may have any stride: only with more rows is it known that the product fits.
-    call.lse_stride = {rows.size > 1 ? call.q_tokens * stride[0] : 0, stride[0], stride[1]};
+    call.lse_stride = {rows.size > 1 && !is_ragged ? call.q_tokens * stride[0] : 0, stride[0], stride[1]};
+  } else if (is_ragged) {
+    check.output("lse", lse, FLASHMLA_FP32, ViewCheck::kStrided, {d.heads, d.tokens});
+    call.lse_stride = {0, stride[1], stride[0]};
+  } else {
+    check.output("lse", lse, FLASHMLA_FP32, ViewCheck::kStrided, {d.batch, d.heads, d.tokens});
+    call.lse_stride = {stride[0], stride[2], stride[1]};
   }
-  call.lse = static_cast<float*>(args.lse.data);
+  call.lse = static_cast<float*>(lse.data);
+}
+
+void check_outputs(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
+  RowDims const d = row_dims(problem, call);
+  Dim const width{problem.format->v_dim, "d_v of the cache format"};
+  bool const is_ragged = call.q_offsets != nullptr;
+  check.require("out", args.out, is_ragged ? "a view [total_q, h_q, d_v]" : "a view [batch, q_tokens, h_q, d_v]");
+  if (is_ragged) check.output("out", args.out, problem.out_dtype, ViewCheck::kRows, {d.tokens, d.heads, width});
+  else check.output("out", args.out, problem.out_dtype, ViewCheck::kRows, {d.batch, d.tokens, d.heads, width});
+  call.out = args.out.data;
+  call.out_stride = row_strides(call, args.out);
+  check_lse(check, problem, args.lse, call);
 }
 
 void check_small_inputs(ViewCheck& check, Problem const& problem, flashmla_decode_args const& args, DecodeCall& call) {
@@ -144,8 +188,7 @@ void check_small_inputs(ViewCheck& check, Problem const& problem, flashmla_decod
   call.page_table_stride = args.page_table.stride[0];
   call.table_pages = args.page_table.size[1];
   if (!is_absent(args.visible_len)) {
-    Dim const rows{static_cast<int64_t>(call.batch) * call.q_tokens, "batch * q_tokens"};
-    check.input("visible_len", args.visible_len, FLASHMLA_INT32, ViewCheck::kContiguous, {rows});
+    check.input("visible_len", args.visible_len, FLASHMLA_INT32, ViewCheck::kContiguous, {all_tokens(call)});
     call.visible_len = static_cast<int32_t const*>(args.visible_len.data);
   }
   if (!is_absent(args.sink)) {
@@ -176,6 +219,7 @@ DecodeCall validate(Problem const& problem, flashmla_device device, flashmla_dec
   call.batch = lengths.batch;
   call.q_tokens = lengths.q_tokens;
   call.kv_len = lengths.kv_len;
+  call.q_offsets = lengths.q_offsets;
   check_q(check, problem, args, call);
   check_cache(check, problem, args, call);
   check_small_inputs(check, problem, args, call);
@@ -194,6 +238,7 @@ RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args con
       {{"q", &args.q}, {"q_nope", &args.q_nope}, {"q_pe", &args.q_pe}, {"cache", &args.cache}, {"ckv", &args.ckv}, {"kpe", &args.kpe}});
   check.known_inputs({{"page_table", &args.page_table},
                       {"lengths.kv_len", &args.lengths.kv_len},
+                      {"lengths.q_offsets", &args.lengths.q_offsets},
                       {"visible_len", &args.visible_len},
                       {"sink", &args.sink}});
   check.check_overlap();
@@ -203,7 +248,7 @@ RunBuffers validate_run_buffers(flashmla_device device, flashmla_decode_args con
 void* validate_update_buffer(flashmla_device device, flashmla_lengths const& lengths, flashmla_view const& schedule, size_t bytes) {
   ViewCheck check(kUpdate, device);
   check.output_buffer("schedule", schedule, bytes);
-  check.known_inputs({{"kv_len", &lengths.kv_len}});
+  check.known_inputs({{"kv_len", &lengths.kv_len}, {"q_offsets", &lengths.q_offsets}});
   check.check_overlap();
   return schedule.data;
 }

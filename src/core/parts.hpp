@@ -2,7 +2,9 @@
 //
 // The schedule says where workers begin, in items and tiles of the lengths it was made from. The walk meets the lengths
 // of the call: the last part of an item reaches to the item's actual end, and a part that lies beyond it is empty. So a
-// schedule made for other lengths of the same batch covers every token exactly once all the same.
+// schedule made for other lengths of the same batch covers every token exactly once all the same. With ragged queries the
+// row tiles of a request are those of the call as well: workers begin at places in the order of (request, row tile, tile),
+// and every item that exists lies between two of them; a worker that begins in one that does not goes on to the next that does.
 //
 //     for (PartWalk walk(view, w); walk.has_item(); walk.advance()) {
 //       Part const part = walk.part(length_of(walk.request()));
@@ -13,6 +15,7 @@
 #include <cstdint>
 
 #include "core/planner.hpp"
+#include "core/query_tokens.hpp"
 #include "core/schedule.hpp"
 
 namespace flashmla::core {
@@ -43,20 +46,49 @@ constexpr int64_t length_limit(int64_t table_pages, int32_t page_tokens, int64_t
   return max_kv_len > 0 && max_kv_len < table ? max_kv_len : table;
 }
 
+/// Row tiles where every request has as many.
+struct UniformRowTiles {
+  static constexpr bool kIsUniform = true;
+  int32_t num_row_tiles;
+
+  [[nodiscard]] constexpr int32_t operator()(int32_t /*request*/) const { return num_row_tiles; }
+};
+
+/// Row tiles of a call with q_offsets, or of one without.
+struct RaggedRowTiles {
+  static constexpr bool kIsUniform = false;
+  PlanShape shape;
+  QueryBounds bounds;
+  int32_t h_q;
+
+  [[nodiscard]] constexpr int32_t operator()(int32_t request) const {
+    return num_row_tiles(shape, query_tokens(bounds, request).count, h_q);
+  }
+};
+
 /// Walks the items of one worker in order.
-class PartWalk {
+template <class RowTiles>
+class PartWalkOver {
  public:
-  constexpr PartWalk(WorkerBegin const& begin, WorkerBegin const& end, int32_t num_row_tiles, int32_t tile_tokens)
+  constexpr PartWalkOver(WorkerBegin const& begin, WorkerBegin const& end, RowTiles const& row_tiles, int32_t tile_tokens)
       : end_(end),
-        num_row_tiles_(num_row_tiles),
+        row_tiles_(row_tiles),
         tile_tokens_(tile_tokens),
         request_(begin.request),
         row_tile_(begin.row_tile),
         tile_(begin.tile),
         split_(begin.split),
-        num_splits_(begin.tile > 0 ? begin.num_splits : 1) {}
-  constexpr PartWalk(ScheduleView const& schedule, int32_t worker)
-      : PartWalk(schedule.begins[worker], schedule.begins[worker + 1], schedule.header->num_row_tiles, schedule.header->tile_tokens) {}
+        num_splits_(begin.tile > 0 ? begin.num_splits : 1) {
+    if constexpr (!RowTiles::kIsUniform) skip_missing_items();
+  }
+  constexpr PartWalkOver(WorkerBegin const& begin, WorkerBegin const& end, int32_t num_row_tiles, int32_t tile_tokens)
+    requires RowTiles::kIsUniform
+      : PartWalkOver(begin, end, RowTiles{num_row_tiles}, tile_tokens) {}
+  constexpr PartWalkOver(ScheduleView const& schedule, int32_t worker)
+    requires RowTiles::kIsUniform
+      : PartWalkOver(schedule.begins[worker], schedule.begins[worker + 1], schedule.header->num_row_tiles, schedule.header->tile_tokens) {}
+  constexpr PartWalkOver(ScheduleView const& schedule, int32_t worker, RowTiles const& row_tiles)
+      : PartWalkOver(schedule.begins[worker], schedule.begins[worker + 1], row_tiles, schedule.header->tile_tokens) {}
 
   [[nodiscard]] constexpr bool has_item() const {
     if (request_ != end_.request) return request_ < end_.request;
@@ -78,24 +110,62 @@ class PartWalk {
     tile_ = 0;
     split_ = 0;
     num_splits_ = 1;
-    if (++row_tile_ < num_row_tiles_) return;
-    row_tile_ = 0;
-    ++request_;
+    ++row_tile_;
+    if constexpr (RowTiles::kIsUniform) {
+      if (row_tile_ < row_tiles_.num_row_tiles) return;
+      row_tile_ = 0;
+      ++request_;
+    } else {
+      skip_missing_items();
+    }
   }
 
  private:
   static constexpr int32_t clamp(int64_t token, int32_t kv_len) { return token < kv_len ? static_cast<int32_t>(token) : kv_len; }
 
+  /// On to an item that exists, or past the worker's end, which is never beyond the batch.
+  constexpr void skip_missing_items() {
+    while (has_item() && row_tile_ >= row_tiles_(request_)) {
+      ++request_;
+      row_tile_ = tile_ = split_ = 0;
+      num_splits_ = 1;
+    }
+  }
+
   WorkerBegin end_;
-  int32_t num_row_tiles_, tile_tokens_;
+  RowTiles row_tiles_;
+  int32_t tile_tokens_;
   int32_t request_, row_tile_, tile_, split_, num_splits_;
 };
 
-/// Whether a schedule was made for this batch and these rows. If not, nothing in it may be followed.
-constexpr bool schedule_matches(ScheduleHeader const& header, PlanShape const& shape, int32_t batch, int32_t q_tokens, int32_t h_q) {
-  return header.magic == kScheduleMagic && header.batch == batch && header.q_tokens == q_tokens &&
-         header.num_row_tiles == num_row_tiles(shape, q_tokens, h_q) && header.tile_tokens == shape.tile_tokens &&
-         header.tile_rows == shape.tile_rows && header.num_workers <= shape.max_workers;
+using PartWalk = PartWalkOver<UniformRowTiles>;
+using RaggedPartWalk = PartWalkOver<RaggedRowTiles>;
+
+/// The rows of one step, as a schedule is made for.
+struct StepRows {
+  int32_t batch;
+  int32_t q_tokens;  // of every request, or with q_offsets the most that one may have
+  int32_t h_q;
+  int32_t const* q_offsets = nullptr;  // [batch + 1]: ragged
+
+  [[nodiscard]] constexpr bool is_ragged() const { return q_offsets != nullptr; }
+};
+
+/// The header of a schedule for these rows, but for num_workers and num_split_items, which follow from lengths. Of ragged rows
+/// the batch is all that has to agree.
+constexpr ScheduleHeader expected_header(PlanShape const& shape, StepRows const& rows) {
+  int32_t const q_tokens = rows.is_ragged() ? 0 : rows.q_tokens;
+  int32_t const row_tiles = num_row_tiles(shape, q_tokens, rows.h_q);
+  uint32_t const magic = schedule_magic(shape.max_workers, shape.kv_heads);
+  return {magic, rows.batch, q_tokens, row_tiles, 0, 0, shape.tile_tokens, shape.tile_rows};
+}
+
+/// Whether a schedule was made by such a plan for this batch and these rows. If not, nothing in it may be followed.
+constexpr bool schedule_matches(ScheduleHeader const& header, PlanShape const& shape, StepRows const& rows) {
+  ScheduleHeader const expected = expected_header(shape, rows);
+  return header.magic == expected.magic && header.batch == expected.batch && header.q_tokens == expected.q_tokens &&
+         header.num_row_tiles == expected.num_row_tiles && header.tile_tokens == expected.tile_tokens &&
+         header.tile_rows == expected.tile_rows && header.num_workers <= shape.max_workers;
 }
 
 }  // namespace flashmla::core

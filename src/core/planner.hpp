@@ -26,6 +26,10 @@
 //    a whole tile more than the fair share, which itself is at most one part_cost above the mean of all workers. With
 //    cuts it is also above budget - 2 * part_cost - tile_cost.
 //
+// Ragged queries. Requests have row tiles of their own, none at all where they have no query token: such a request is no item
+// and has no place on the line. A batch without any item still gets one worker, and worker 0 always begins at request 0, so
+// that the schedule serves whatever offsets a later call brings (parts.hpp).
+//
 // The host loops over requests; the device gives each request to a thread after a scan. Both call `keeps_items_whole`,
 // `cut_position` and `locate`, so their schedules are equal bit for bit.
 #pragma once
@@ -39,15 +43,16 @@ struct PlanShape {
   int32_t tile_rows;    // rows (query token, head) of a row tile
   int32_t tile_tokens;  // tokens of a token tile
   int32_t max_workers;
-  int32_t part_cost;  // cost of opening an item, in the unit of tile_cost
-  int32_t tile_cost;  // > 0
+  int32_t part_cost;     // cost of opening an item, in the unit of tile_cost
+  int32_t tile_cost;     // > 0
+  int32_t kv_heads = 1;  // KV heads whose rows are items of their own; 1: an item holds the rows of all heads
 };
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// Row tiles of a request with `q_tokens` query tokens of `h_q` heads.
+/// Row tiles of a request with `q_tokens` query tokens of `h_q` heads, KV head major.
 constexpr int32_t num_row_tiles(PlanShape const& shape, int32_t q_tokens, int32_t h_q) {
-  return static_cast<int32_t>(ceil_div(static_cast<int64_t>(q_tokens) * h_q, shape.tile_rows));
+  return shape.kv_heads * static_cast<int32_t>(ceil_div(static_cast<int64_t>(q_tokens) * (h_q / shape.kv_heads), shape.tile_rows));
 }
 
 /// Token tiles of an item, at least 1; a negative length counts as 0.
@@ -63,7 +68,7 @@ constexpr int64_t item_cost(PlanShape const& shape, int32_t kv_len) {
 struct PlanTotals {
   int64_t cost;       // sum of item costs
   int64_t tiles;      // sum of token tiles, at least 1 an item
-  int32_t items;      // requests times row tiles
+  int32_t items;      // row tiles of all requests
   int64_t item_cost;  // the largest of an item
 };
 

@@ -7,16 +7,21 @@
 
 #include <cstddef>
 #include <cstdint>
-
 namespace flashmla::core {
 
 inline constexpr uint32_t kScheduleMagic = 0x464d4c31;  // "FML1"
 
+/// What a schedule begins with. Where things lie in it depends on max_workers and what a row tile is on kv_heads, so plans that
+/// differ in either must not follow each other's: an odd factor keeps apart every pair of numbers below 2^16.
+constexpr uint32_t schedule_magic(int32_t max_workers, int32_t kv_heads) {
+  return kScheduleMagic ^ (static_cast<uint32_t>(kv_heads - 1) << 16 | static_cast<uint32_t>(max_workers)) * 0x9e3779b1U;
+}
+
 struct alignas(16) ScheduleHeader {
-  uint32_t magic;
+  uint32_t magic;  // schedule_magic
   int32_t batch;
-  int32_t q_tokens;         // query tokens of every request
-  int32_t num_row_tiles;    // row tiles of every request
+  int32_t q_tokens;         // query tokens of every request; 0: ragged
+  int32_t num_row_tiles;    // row tiles of every request; 0: ragged
   int32_t num_workers;      // begins[num_workers] ends the last; workers that have nothing have equal begins
   int32_t num_split_items;  // valid entries of SplitItem
   int32_t tile_tokens;

@@ -10,13 +10,21 @@ namespace flashmla::core {
 
 namespace {
 
-PlanTotals sum_costs(PlanShape const& shape, StepRows const& rows, int32_t row_tiles, int32_t const* kv_len) {
-  PlanTotals totals{0, 0, rows.batch * row_tiles, 0};
+/// Row tiles of each request of a step; of q nothing is known but the offsets.
+RaggedRowTiles row_tiles_of(PlanShape const& shape, StepRows const& rows) {
+  return {shape, {rows.q_offsets, rows.q_tokens, INT32_MAX}, rows.h_q};
+}
+
+PlanTotals sum_costs(PlanShape const& shape, StepRows const& rows, RaggedRowTiles const& row_tiles, int32_t const* kv_len) {
+  PlanTotals totals{0, 0, 0, 0};
   for (int32_t r = 0; r < rows.batch; ++r) {
+    int32_t const items = row_tiles(r);
+    if (items == 0) continue;
     int64_t const cost = item_cost(shape, kv_len[r]);
-    totals.cost += row_tiles * cost;
+    totals.cost += items * cost;
     totals.item_cost = std::max(totals.item_cost, cost);
-    totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, kv_len[r]);
+    totals.tiles += static_cast<int64_t>(items) * num_token_tiles(shape, kv_len[r]);
+    totals.items += items;
   }
   return totals;
 }
@@ -41,18 +49,36 @@ void place_cuts(PlanShape const& shape, PlanTotals const& totals, ScheduleView c
   if (num_splits > 1) view.splits[view.header->num_split_items++] = {item.request, item.row_tile, first_worker, num_splits};
 }
 
+/// What the walk over the line of items reads.
+struct Line {
+  PlanShape const& shape;
+  PlanTotals const& totals;
+  RaggedRowTiles const& row_tiles;
+  int32_t batch;
+};
+
 /// Walks the line of items and places the cuts that fall into each.
-void cut_items(PlanShape const& shape, PlanTotals const& totals, StepRows const& rows, int32_t const* kv_len, ScheduleView const& view) {
+void cut_items(Line const& line, int32_t const* kv_len, ScheduleView const& view) {
   int32_t const workers = view.header->num_workers;
   int64_t start = 0;
   int32_t cut = 0;  // the first that is not placed yet
-  for (int32_t r = 0; r < rows.batch; ++r) {
-    int64_t const cost = item_cost(shape, kv_len[r]);
-    for (int32_t t = 0; t < view.header->num_row_tiles; ++t, start += cost) {
+  for (int32_t r = 0; r < line.batch; ++r) {
+    int64_t const cost = item_cost(line.shape, kv_len[r]);
+    int32_t const row_tiles = line.row_tiles(r);
+    for (int32_t t = 0; t < row_tiles; ++t, start += cost) {
       int32_t const first_cut = cut;
-      while (cut < workers && cut_position(shape, totals, workers, cut) < start + cost) ++cut;
-      if (cut > first_cut) place_cuts(shape, totals, view, {r, t, start, first_cut, cut});
+      while (cut < workers && cut_position(line.shape, line.totals, workers, cut) < start + cost) ++cut;
+      if (cut > first_cut) place_cuts(line.shape, line.totals, view, {r, t, start, first_cut, cut});
     }
+  }
+}
+
+/// Item w is worker w's.
+void keep_items(Line const& line, ScheduleView const& view) {
+  int32_t w = 0;
+  for (int32_t r = 0; r < line.batch; ++r) {
+    int32_t const row_tiles = line.row_tiles(r);
+    for (int32_t t = 0; t < row_tiles; ++t) view.begins[w++] = {r, t, 0, 0, 0};
   }
 }
 
@@ -83,7 +109,8 @@ bool is_followable(PlanShape const& shape, ScheduleView const& view) {
   for (int32_t w = 0; w < workers; ++w) {
     WorkerBegin const& begin = view.begins[w];
     WorkerBegin const& next = view.begins[w + 1];
-    if (begin.row_tile < 0 || begin.row_tile >= header.num_row_tiles || (begin.split > 0) != (begin.tile > 0)) return false;
+    bool const has_place = begin.row_tile >= 0 && (header.num_row_tiles == 0 || begin.row_tile < header.num_row_tiles);
+    if (!has_place || (begin.split > 0) != (begin.tile > 0)) return false;
     auto const from = std::tie(begin.request, begin.row_tile, begin.tile), to = std::tie(next.request, next.row_tile, next.tile);
     if (to < from || (to == from && next.split > 0)) return false;  // a split without tiles would write no partial result
     continued += begin.split > 0 ? 1 : 0;
@@ -102,23 +129,27 @@ bool is_followable(PlanShape const& shape, ScheduleView const& view) {
 void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void* schedule) {
   std::memset(schedule, 0, schedule_bytes(shape.max_workers));
   ScheduleView const view = schedule_view(schedule, shape.max_workers);
-  int32_t const row_tiles = num_row_tiles(shape, rows.q_tokens, rows.h_q);
+  RaggedRowTiles const row_tiles = row_tiles_of(shape, rows);
   PlanTotals const totals = sum_costs(shape, rows, row_tiles, kv_len);
   int32_t const workers = num_workers(shape, totals);
-  *view.header = {kScheduleMagic, rows.batch, rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
-  if (keeps_items_whole(shape, totals)) {
-    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0, 0};
-  } else {
-    cut_items(shape, totals, rows, kv_len, view);
+  *view.header = expected_header(shape, rows);
+  view.header->num_workers = workers;
+  Line const line{shape, totals, row_tiles, rows.batch};
+  if (keeps_items_whole(shape, totals)) keep_items(line, view);
+  else cut_items(line, kv_len, view);
+  if (rows.is_ragged() && rows.batch > 0) {
+    view.header->num_workers = std::max(workers, 1);
+    view.begins[0] = {0, 0, 0, 0, 0};
   }
-  std::fill(view.begins + workers, view.begins + shape.max_workers + 1, WorkerBegin{rows.batch, 0, 0, 0, 0});
+  std::fill(view.begins + view.header->num_workers, view.begins + shape.max_workers + 1, WorkerBegin{rows.batch, 0, 0, 0, 0});
 }
 
-std::vector<flashmla_part> list_parts(PlanShape const& shape, int32_t const* kv_len, void const* schedule) {
+std::vector<flashmla_part> list_parts(PlanShape const& shape, StepRows const& rows, int32_t const* kv_len, void const* schedule) {
   ScheduleView const view = schedule_view(const_cast<void*>(schedule), shape.max_workers);  // only read below
+  RaggedRowTiles const row_tiles = row_tiles_of(shape, rows);
   std::vector<flashmla_part> parts;
   for (int32_t w = 0; w < view.header->num_workers; ++w) {
-    for (PartWalk walk(view, w); walk.has_item(); walk.advance()) {
+    for (RaggedPartWalk walk(view, w, row_tiles); walk.has_item(); walk.advance()) {
       Part const part = walk.part(clamp_length(kv_len[walk.request()], INT32_MAX));
       parts.push_back({w, part.request, part.row_tile, part.first_token, part.last_token, part.split, part.num_splits});
     }

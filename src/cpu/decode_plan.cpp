@@ -47,14 +47,15 @@ DecodePlan::DecodePlan(core::Problem const& problem, IsaRow const& row, Executor
 size_t DecodePlan::schedule_bytes() const { return core::schedule_bytes(shape_.max_workers); }
 
 void DecodePlan::update(core::LengthsCall const& call, void* schedule, flashmla_stream /*stream*/) const {
-  core::make_schedule(shape_, {call.batch, call.q_tokens, problem_.h_q}, call.kv_len, schedule);
+  core::make_schedule(shape_, {call.batch, call.q_tokens, problem_.h_q, call.q_offsets}, call.kv_len, schedule);
 }
 
 void DecodePlan::reset(void* workspace, flashmla_stream /*stream*/) const { std::memset(workspace, 0, sizeof(core::WorkspaceHeader)); }
 
 void DecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream /*stream*/) const {
   core::ScheduleView const view = core::schedule_view(const_cast<void*>(schedule), shape_.max_workers);  // only read below
-  if (!core::schedule_matches(*view.header, shape_, call.batch, call.q_tokens, problem_.h_q) || !core::is_followable(shape_, view)) {
+  core::StepRows const rows{call.batch, call.q_tokens, problem_.h_q, call.q_offsets};
+  if (!core::schedule_matches(*view.header, shape_, rows) || !core::is_followable(shape_, view)) {
     return record(workspace, {FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, view.header->batch, {}});
   }
   RunContext const run{problem_, shape_, call, view, *row_.kernels, layout_, workspace};

@@ -29,24 +29,29 @@ int32_t request_length(RunContext const& run, int32_t request) {
 }
 
 int32_t visible(RunContext const& run, int32_t request, int32_t kv_len, int32_t q_idx) {
+  core::QueryBounds const bounds = run.call.query_bounds();
+  core::QueryTokens const tokens = core::query_tokens(bounds, request);
   int32_t const* const explicit_len =
-      run.call.visible_len == nullptr ? nullptr : run.call.visible_len + static_cast<int64_t>(request) * run.call.q_tokens;
-  return core::num_visible(kv_len, run.call.q_tokens, q_idx, run.problem.causal, explicit_len);
+      run.call.visible_len == nullptr ? nullptr : run.call.visible_len + core::visible_offset(bounds, request, tokens);
+  return core::num_visible(kv_len, tokens.count, q_idx, run.problem.causal, explicit_len);
 }
 
-/// Element `row` of a tensor of 2- or 4-byte numbers.
-char const* row_pointer(void const* base, core::RowStrides const& strides, int64_t batch, int64_t token, int64_t head, size_t bytes) {
+/// A row of a request by its number, q_idx * h_q + head, in a tensor of numbers of `bytes` bytes.
+char const* row_pointer(RunContext const& run, void const* base, core::RowStrides const& strides, int32_t request, int32_t row,
+                        size_t bytes) {
+  int64_t const token = core::query_tokens(run.call.query_bounds(), request).first + int64_t{row / run.problem.h_q};
   return static_cast<char const*>(base) +
-         (batch * strides.batch + token * strides.token + head * strides.head) * static_cast<int64_t>(bytes);
+         (request * strides.batch + token * strides.token + row % run.problem.h_q * strides.head) * static_cast<int64_t>(bytes);
 }
 
 struct RowRange {
   int32_t first, last;  // rows of a request: q_idx * h_q + head
 };
-RowRange tile_row_range(RunContext const& run, int32_t row_tile) {
-  int64_t const first = static_cast<int64_t>(row_tile) * run.shape.tile_rows;
-  int64_t const last = std::min<int64_t>(first + run.shape.tile_rows, static_cast<int64_t>(run.call.q_tokens) * run.problem.h_q);
-  return {static_cast<int32_t>(first), static_cast<int32_t>(last)};
+/// Empty where a schedule from other q_offsets has a row tile that the request does not have.
+RowRange tile_row_range(RunContext const& run, int32_t request, int32_t row_tile) {
+  int64_t const rows = static_cast<int64_t>(core::query_tokens(run.call.query_bounds(), request).count) * run.problem.h_q;
+  int64_t const first = std::min(static_cast<int64_t>(row_tile) * run.shape.tile_rows, rows);
+  return {static_cast<int32_t>(first), static_cast<int32_t>(std::min(first + run.shape.tile_rows, rows))};
 }
 
 /// Weight that turns an unnormalised row into the output; the sink joins the denominator.
@@ -61,14 +66,13 @@ float user_lse(core::Problem const& problem, double lse_log2) {
 
 void write_lse(RunContext const& run, int32_t request, int32_t row, double lse_log2) {
   if (run.call.lse == nullptr) return;
-  core::RowStrides const& s = run.call.lse_stride;
-  int64_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
-  run.call.lse[request * s.batch + q_idx * s.token + head * s.head] = user_lse(run.problem, lse_log2);
+  void const* const to = row_pointer(run, run.call.lse, run.call.lse_stride, request, row, sizeof(float));
+  *static_cast<float*>(const_cast<void*>(to)) = user_lse(run.problem, lse_log2);
 }
 
 void* out_row(RunContext const& run, int32_t request, int32_t row) {
   size_t const bytes = core::dtype_bytes(run.problem.out_dtype);
-  return const_cast<char*>(row_pointer(run.call.out, run.call.out_stride, request, row / run.problem.h_q, row % run.problem.h_q, bytes));
+  return const_cast<char*>(row_pointer(run, run.call.out, run.call.out_stride, request, row, bytes));
 }
 
 /// Partial results of one (worker, split).
@@ -104,7 +108,7 @@ PagedKeys paged_keys(RunContext const& run, int32_t request, int32_t kv_head) {
 
 /// Fills in the rows of one KV head and returns their number; `limit` gets the keys that each sees.
 int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_len, int32_t kv_head, WorkerMemory& memory) {
-  RowRange const range = tile_row_range(run, part.row_tile);
+  RowRange const range = tile_row_range(run, part.request, part.row_tile);
   int32_t const heads_per_kv = run.problem.h_q / run.problem.h_kv;
   bool const no_scale = run.problem.scale == 0;
   size_t const bytes = core::dtype_bytes(run.problem.q_dtype);
@@ -113,9 +117,9 @@ int32_t gather_rows(RunContext const& run, core::Part const& part, int32_t kv_le
     int32_t const q_idx = row / run.problem.h_q, head = row % run.problem.h_q;
     if (head / heads_per_kv != kv_head) continue;
     memory.q_nope[count] = no_scale ? static_cast<void const*>(kZeroQuery)
-                                    : row_pointer(run.call.q_nope, run.call.q_nope_stride, part.request, q_idx, head, bytes);
-    memory.q_pe[count] = no_scale ? static_cast<void const*>(kZeroQuery)
-                                  : row_pointer(run.call.q_pe, run.call.q_pe_stride, part.request, q_idx, head, bytes);
+                                    : row_pointer(run, run.call.q_nope, run.call.q_nope_stride, part.request, row, bytes);
+    memory.q_pe[count] =
+        no_scale ? static_cast<void const*>(kZeroQuery) : row_pointer(run, run.call.q_pe, run.call.q_pe_stride, part.request, row, bytes);
     memory.row_idx[count] = row;
     memory.limit[count] = visible(run, part.request, kv_len, q_idx);
     ++count;
@@ -132,7 +136,7 @@ struct PartTarget {
 
 void write_rows(RunContext const& run, core::Part const& part, PartTarget const& target, int32_t num_rows, WorkerMemory& memory,
                 AccLayout layout) {
-  int32_t const first_row = tile_row_range(run, part.row_tile).first, v_dim = run.problem.format->v_dim;
+  int32_t const first_row = tile_row_range(run, part.request, part.row_tile).first, v_dim = run.problem.format->v_dim;
   for (int32_t i = 0; i < num_rows; ++i) {
     int32_t const row = memory.row_idx[i];
     double const row_max = memory.scratch.row_max[i], row_sum = memory.scratch.row_sum[i];
@@ -212,7 +216,7 @@ void run_chunks(RunContext const& run, core::Part const& part, int32_t kv_len, W
   core::ChunkRange const range = part.split > 0 && part.first_token == 0
                                      ? core::ChunkRange{1, 1}
                                      : core::chunks_between(chunk_tokens, kv_len, part.first_token, part.last_token);
-  RowRange const rows = tile_row_range(run, part.row_tile);
+  RowRange const rows = tile_row_range(run, part.request, part.row_tile);
   ChunkNodes nodes(run.kernels, rows.last - rows.first, run.problem.format->v_dim);
   for (int32_t c = range.first; c < range.last; ++c) {
     core::Part chunk = part;
@@ -231,7 +235,7 @@ void run_chunks(RunContext const& run, core::Part const& part, int32_t kv_len, W
 void merge_chunked_row(RunContext const& run, core::SplitItem const& item, int32_t row) {
   int32_t const chunk_tokens = run.problem.chunk_tokens, kv_len = request_length(run, item.request);
   if (core::num_chunks(chunk_tokens, kv_len) == 1) return;
-  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first, v_dim = run.problem.format->v_dim;
+  int32_t const in_tile = row - tile_row_range(run, item.request, item.row_tile).first, v_dim = run.problem.format->v_dim;
   ChunkNodes nodes(run.kernels, 1, v_dim);
   for (int32_t split = 0; split < item.num_splits; ++split) {
     int32_t const worker = item.first_worker + split;
@@ -251,7 +255,7 @@ void merge_chunked_row(RunContext const& run, core::SplitItem const& item, int32
 /// One row of an item that several workers shared. Its splits lie one worker apart.
 void merge_split_row(RunContext const& run, core::SplitItem const& item, int32_t row) {
   if (run.problem.batch_invariant) return merge_chunked_row(run, item, row);
-  int32_t const in_tile = row - tile_row_range(run, item.row_tile).first;
+  int32_t const in_tile = row - tile_row_range(run, item.request, item.row_tile).first;
   auto const split = [&](int64_t s) {
     PartialRows const all = partial(run, item.first_worker + static_cast<int32_t>(s), static_cast<int32_t>(s));
     PartialRows const rows = all.row(in_tile, run.problem.format->v_dim);
@@ -260,15 +264,25 @@ void merge_split_row(RunContext const& run, core::SplitItem const& item, int32_t
   write_lse(run, item.request, row, merge_row(run.kernels, item.num_splits, Storage::kFp32, split, merged_row(run, item.request, row)));
 }
 
+/// The entry of q_offsets that a request could not take as it is; -1 if there is none.
+int32_t bad_offset(RunContext const& run, int32_t request) {
+  int32_t const* const offsets = run.call.q_offsets;
+  int32_t const bad = offsets == nullptr ? -1 : core::bad_query_offset(run.call.query_bounds(), offsets[request], offsets[request + 1]);
+  return bad < 0 ? -1 : request + bad;
+}
+
 }  // namespace
 
 flashmla_fault check_lengths(RunContext const& run) {
   for (int32_t r = 0; r < run.call.batch; ++r) {
     int32_t const given = run.call.kv_len[r], kv_len = request_length(run, r);
     if (given != kv_len) return {FLASHMLA_FAULT_KV_LEN, r, 0, given, {}};
+    core::QueryBounds const bounds = run.call.query_bounds();
+    if (int32_t const bad = bad_offset(run, r); bad >= 0) return {FLASHMLA_FAULT_Q_OFFSETS, r, bad, run.call.q_offsets[bad], {}};
     if (run.call.visible_len == nullptr) continue;
-    int32_t const* const seen = run.call.visible_len + static_cast<int64_t>(r) * run.call.q_tokens;
-    for (int32_t i = 0; i < run.call.q_tokens; ++i)
+    core::QueryTokens const tokens = core::query_tokens(bounds, r);
+    int32_t const* const seen = run.call.visible_len + core::visible_offset(bounds, r, tokens);
+    for (int32_t i = 0; i < tokens.count; ++i)
       if (seen[i] < 0 || seen[i] > kv_len) return {FLASHMLA_FAULT_VISIBLE_LEN, r, i, seen[i], {}};
   }
   return {};
@@ -277,7 +291,8 @@ flashmla_fault check_lengths(RunContext const& run) {
 void run_worker(RunContext const& run, int32_t worker) {
   WorkerMemory memory = run.layout.worker(run.workspace, worker);
   *memory.fault = {false, 0, 0};
-  for (core::PartWalk walk(run.schedule, worker); walk.has_item(); walk.advance()) {
+  core::RaggedRowTiles const row_tiles{run.shape, run.call.query_bounds(), run.problem.h_q};
+  for (core::RaggedPartWalk walk(run.schedule, worker, row_tiles); walk.has_item(); walk.advance()) {
     int32_t const kv_len = request_length(run, walk.request());
     core::Part const part = walk.part(kv_len);
     if (run.problem.batch_invariant) run_chunks(run, part, kv_len, memory);
@@ -298,7 +313,7 @@ int32_t num_merge_tasks(RunContext const& run) {
 void run_merge_task(RunContext const& run, int32_t task) {
   int32_t const tasks_per_item = static_cast<int32_t>(core::ceil_div(run.shape.tile_rows, kMergeRows));
   core::SplitItem const item = run.schedule.splits[task / tasks_per_item];
-  RowRange const range = tile_row_range(run, item.row_tile);
+  RowRange const range = tile_row_range(run, item.request, item.row_tile);
   int32_t const begin = range.first + task % tasks_per_item * kMergeRows, end = std::min(begin + kMergeRows, range.last);
   for (int32_t row = begin; row < end; ++row) merge_split_row(run, item, row);
 }

@@ -63,7 +63,7 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
       kernel_(kernel),
       device_(std::move(info)),
       group_(choose_group(problem.max_q_tokens * (problem.h_q / problem.h_kv))),
-      shape_(plan_shape(group_, num_sms)),
+      shape_(plan_shape(group_, num_sms, problem.h_kv)),
       has_peers_(num_devices() > 1) {
   DeviceGuard const guard("plan_create", device_.index);
   RelaxedCapture const relaxed;
@@ -93,8 +93,9 @@ void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, fla
   params.shape = shape_;
   params.batch = call.batch;
   params.q_tokens = call.q_tokens;
-  params.num_row_tiles = problem_.h_kv * core::num_row_tiles(shape_, call.q_tokens, problem_.h_q / problem_.h_kv);
+  params.h_q = problem_.h_q;
   params.kv_len = call.kv_len;
+  params.q_offsets = call.q_offsets;
   params.schedule = schedule;
   launch_plan_schedule(params, stream);
 }
@@ -145,13 +146,13 @@ std::string HopperDecodePlan::describe() const {
 
 }  // namespace
 
-core::PlanShape plan_shape(int32_t group, int32_t num_sms) {
+core::PlanShape plan_shape(int32_t group, int32_t num_sms, int32_t kv_heads) {
   int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
-  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost};
+  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost, kv_heads};
 }
 
 StartParams start_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call, void const* schedule) {
-  int32_t const rows = call.q_tokens * (problem.h_q / problem.h_kv);
+  bool const is_ragged = call.q_offsets != nullptr;
   StartParams start{};
   start.schedule = schedule;
   start.kv_len = call.kv_len;
@@ -160,10 +161,10 @@ StartParams start_params(core::Problem const& problem, core::PlanShape const& sh
   start.length_limit = static_cast<int32_t>(core::length_limit(call.table_pages, problem.page_tokens, problem.max_kv_len));
   start.num_pages = static_cast<int32_t>(std::min<int64_t>(call.num_pages, std::numeric_limits<int32_t>::max()));
   start.page_tokens = problem.page_tokens;
-  start.num_row_tiles = problem.h_kv * static_cast<int32_t>(core::ceil_div(rows, shape.tile_rows));
-  start.num_rows = rows;
+  start.num_row_tiles = is_ragged ? 0 : core::num_row_tiles(shape, call.q_tokens, problem.h_q);
+  start.num_rows = is_ragged ? 0 : call.q_tokens * (problem.h_q / problem.h_kv);
   start.batch = call.batch;
-  start.q_tokens = call.q_tokens;
+  start.q_tokens = is_ragged ? 0 : call.q_tokens;
   start.group = static_cast<int16_t>(shape.tile_rows / kCtaRows);
   start.kv_heads = static_cast<int16_t>(problem.h_kv);
   return start;

@@ -6,6 +6,7 @@
 #include <numbers>
 #include <numeric>
 
+#include "core/query_tokens.hpp"
 #include "core/visible.hpp"
 #include "reference/scalar.hpp"
 
@@ -15,10 +16,22 @@ namespace {
 using core::DecodeCall;
 using core::Problem;
 
+/// Lengths that a request's query tokens see, if the call says so.
+int32_t const* explicit_lengths(DecodeCall const& call, int32_t request) {
+  core::QueryBounds const bounds = call.query_bounds();
+  return call.visible_len ? call.visible_len + core::visible_offset(bounds, request, core::query_tokens(bounds, request)) : nullptr;
+}
+
 /// Leading keys that a query token sees.
 int32_t visible_len(Problem const& problem, DecodeCall const& call, int32_t request, int32_t q_idx) {
-  int32_t const* const explicit_len = call.visible_len ? call.visible_len + static_cast<int64_t>(request) * call.q_tokens : nullptr;
-  return core::num_visible(clamped_kv_len(problem, call, request), call.q_tokens, q_idx, problem.causal, explicit_len);
+  int32_t const q_tokens = core::query_tokens(call.query_bounds(), request).count;
+  return core::num_visible(clamped_kv_len(problem, call, request), q_tokens, q_idx, problem.causal, explicit_lengths(call, request));
+}
+
+/// Element where a row begins.
+int64_t row_begin(DecodeCall const& call, core::RowStrides const& s, Row row) {
+  int64_t const token = core::query_tokens(call.query_bounds(), row.request).first + int64_t{row.q_idx};
+  return row.request * s.batch + token * s.token + row.head * s.head;
 }
 
 /// Where a token's key begins.
@@ -45,9 +58,8 @@ std::vector<Key> seen_keys(Problem const& problem, DecodeCall const& call, Row r
 /// [qk_dim]: latent and RoPE side by side, from wherever the call keeps them.
 std::vector<double> load_query(Problem const& problem, DecodeCall const& call, Row row) {
   std::vector<double> q(static_cast<size_t>(problem.format->qk_dim));
-  auto const base = [row](core::RowStrides const& s) { return row.request * s.batch + row.q_idx * s.token + row.head * s.head; };
-  load(problem.q_dtype, call.q_nope, base(call.q_nope_stride), problem.format->latent, q.data());
-  load(problem.q_dtype, call.q_pe, base(call.q_pe_stride), problem.format->rope, q.data() + problem.format->latent);
+  load(problem.q_dtype, call.q_nope, row_begin(call, call.q_nope_stride, row), problem.format->latent, q.data());
+  load(problem.q_dtype, call.q_pe, row_begin(call, call.q_pe_stride, row), problem.format->rope, q.data() + problem.format->latent);
   return q;
 }
 
@@ -57,6 +69,12 @@ std::vector<double> load_key(Problem const& problem, DecodeCall const& call, Key
   load(problem.format->dtype, call.ckv, key.latent, problem.format->latent, k.data());
   load(problem.format->dtype, call.kpe, key.rope, problem.format->rope, k.data() + problem.format->latent);
   return k;
+}
+
+void find_bad_offset(DecodeCall const& call, int32_t request, std::vector<flashmla_fault>& found) {
+  if (!call.q_offsets) return;
+  int32_t const bad = core::bad_query_offset(call.query_bounds(), call.q_offsets[request], call.q_offsets[request + 1]);
+  if (bad >= 0) found.push_back({FLASHMLA_FAULT_Q_OFFSETS, request, request + bad, call.q_offsets[request + bad], {}});
 }
 
 }  // namespace
@@ -100,11 +118,11 @@ RowResult decode_row(Problem const& problem, DecodeCall const& call, Row row) {
 
 void decode(Problem const& problem, DecodeCall const& call) {
   for (int32_t request = 0; request < call.batch; ++request)
-    for (int32_t q_idx = 0; q_idx < call.q_tokens; ++q_idx)
+    for (int32_t q_idx = 0; q_idx < core::query_tokens(call.query_bounds(), request).count; ++q_idx)
       for (int32_t head = 0; head < problem.h_q; ++head) {
         RowResult const row = decode_row(problem, call, {request, q_idx, head});
-        int64_t const out = request * call.out_stride.batch + q_idx * call.out_stride.token + head * call.out_stride.head;
-        int64_t const lse = request * call.lse_stride.batch + q_idx * call.lse_stride.token + head * call.lse_stride.head;
+        int64_t const out = row_begin(call, call.out_stride, {request, q_idx, head});
+        int64_t const lse = row_begin(call, call.lse_stride, {request, q_idx, head});
         for (int32_t d = 0; d < problem.format->v_dim; ++d) store(problem.out_dtype, call.out, out + d, row.out[d]);
         if (call.lse) call.lse[lse] = static_cast<float>(row.lse);
       }
@@ -116,12 +134,13 @@ std::vector<flashmla_fault> faults(Problem const& problem, DecodeCall const& cal
     int32_t const kv_len = call.kv_len[request];
     int32_t const clamped = clamped_kv_len(problem, call, request);
     if (kv_len != clamped) found.push_back({FLASHMLA_FAULT_KV_LEN, request, 0, kv_len, {}});
+    find_bad_offset(call, request, found);
 
     int32_t seen = 0;
-    for (int32_t q_idx = 0; q_idx < call.q_tokens; ++q_idx) {
+    for (int32_t q_idx = 0; q_idx < core::query_tokens(call.query_bounds(), request).count; ++q_idx) {
       seen = std::max(seen, visible_len(problem, call, request, q_idx));
       if (!call.visible_len) continue;
-      int32_t const visible = call.visible_len[static_cast<int64_t>(request) * call.q_tokens + q_idx];
+      int32_t const visible = explicit_lengths(call, request)[q_idx];
       if (visible < 0 || visible > clamped) found.push_back({FLASHMLA_FAULT_VISIBLE_LEN, request, q_idx, visible, {}});
     }
 

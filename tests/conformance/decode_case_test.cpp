@@ -66,7 +66,9 @@ TEST(DecodeCase, CiMeetsEveryValueOfEveryAxis) {
 /// an error.
 TEST(DecodeCase, EveryCaseIsALegalProblem) {
   for (DecodeCase const& c : option_cases(Tier::kFull)) {
-    EXPECT_TRUE(c.visible_len.empty() || c.visible_len.size() == c.kv_len.size() * static_cast<size_t>(c.q_tokens)) << c.name;
+    EXPECT_TRUE(c.visible_len.empty() || static_cast<int64_t>(c.visible_len.size()) == c.total_q()) << c.name;
+    EXPECT_TRUE(!c.is_ragged() || c.q_offsets.size() == c.kv_len.size() + 1) << c.name;
+    EXPECT_TRUE(c.schedule_q_offsets.empty() || c.schedule_q_offsets.size() == c.schedule_batch() + 1) << c.name;
     EXPECT_EQ(c.h_q % c.h_kv, 0) << c.name;
     EXPECT_FALSE(c.rank3_cache && c.h_kv != 1) << c.name;
     EXPECT_GE(c.runs, 2) << c.name;
@@ -80,6 +82,22 @@ TEST(DecodeCase, EveryCaseIsALegalProblem) {
     EXPECT_TRUE(status == FLASHMLA_OK || status == FLASHMLA_UNSUPPORTED) << c.name << ": " << flashmla_last_error();
     flashmla_plan_destroy(plan);
   }
+}
+
+TEST(DecodeCase, RaggedRowsToCheckAreThoseOfRequests) {
+  DecodeCase c;
+  c.kv_len = {50, 900, 0, 60};
+  c.q_tokens = 9;
+  c.h_q = 5;
+  c.q_offsets = {2, 3, 3, 12, 14};
+  c.ragged_tokens = 20;
+  EXPECT_EQ(c.total_q(), 20);
+  EXPECT_EQ(rows_to_check(c, 60).size(), 60u);  // all of them
+  std::vector<reference::Row> const rows = rows_to_check(c, 16);
+  EXPECT_EQ(rows.size(), 16u);
+  for (reference::Row const& row : rows) EXPECT_LT(row.q_idx, c.tokens_of(row.request).count);
+  for (int32_t const request : {0, 2, 3})
+    EXPECT_TRUE(std::any_of(rows.begin(), rows.end(), [&](reference::Row const& row) { return row.request == request; })) << request;
 }
 
 TEST(DecodeCase, RowsToCheck) {

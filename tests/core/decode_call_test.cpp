@@ -99,6 +99,58 @@ TEST(DecodeCall, LseOfTokensAndHeads) {
   EXPECT_EQ(call.lse_stride.head, 2);
 }
 
+/// The same call with 0, 4 and 1 query tokens and 2 that are nobody's.
+DecodeArgs ragged_args() {
+  constexpr int64_t kTotal = 7;
+  DecodeArgs args = good_args();
+  args.q = View::contiguous(fake_memory(0), kBf16, kCpu, {kTotal, kHeads, 576});
+  args.lengths.q_tokens = 0;
+  args.lengths.q_offsets = View::contiguous(fake_memory(12), kInt32, kCpu, {kBatch + 1});
+  args.out = View::strided(fake_memory(4), kBf16, kCpu, {kTotal, kHeads, 512}, {kHeads * 520, 520, 1});
+  args.lse = View::contiguous(fake_memory(5), kFp32, kCpu, {kHeads, kTotal});
+  return args;
+}
+
+TEST(DecodeCall, RaggedRowsHaveNoBatchDimension) {
+  DecodeCall const call = validate(make_problem(), kCpu, ragged_args());
+  EXPECT_EQ(call.q_offsets, fake_memory(12));
+  EXPECT_EQ(call.total_q, 7);
+  EXPECT_EQ(call.q_tokens, 4);  // max_q_tokens
+  EXPECT_EQ(call.q_nope_stride.batch, 0);
+  EXPECT_EQ(call.q_nope_stride.token, kHeads * 576);
+  EXPECT_EQ(call.q_pe_stride.head, 576);
+  EXPECT_EQ(call.out_stride.token, kHeads * 520);
+  EXPECT_EQ(call.lse_stride.batch, 0);
+  EXPECT_EQ(call.lse_stride.head, 7);
+  EXPECT_EQ(call.lse_stride.token, 1);
+  EXPECT_EQ(validate(make_problem(), kCpu, good_args()).total_q, kBatch * kTokens);
+}
+
+TEST(DecodeCall, RaggedPairsLseOfTokensAndVisibleLengths) {
+  DecodeArgs args = ragged_args();
+  args.q = View();
+  args.q_nope = View::contiguous(fake_memory(6), kBf16, kCpu, {7, kHeads, 512});
+  args.q_pe = View::contiguous(fake_memory(7), kBf16, kCpu, {7, kHeads, 64});
+  args.lse = View::contiguous(fake_memory(5), kFp32, kCpu, {7, kHeads});
+  args.visible_len = View::contiguous(fake_memory(11), kInt32, kCpu, {7});
+  args.lengths.q_tokens = 3;
+  DecodeCall const call = validate(make_problem([](auto& p) { p.lse_layout = FLASHMLA_LSE_TOKENS_HEADS; }), kCpu, args);
+  EXPECT_EQ(call.q_tokens, 3);
+  EXPECT_EQ(call.total_q, 7);
+  EXPECT_EQ(call.q_pe_stride.token, kHeads * 64);
+  EXPECT_EQ(call.lse_stride.batch, 0);
+  EXPECT_EQ(call.lse_stride.token, kHeads);
+  EXPECT_EQ(call.lse_stride.head, 1);
+}
+
+TEST(DecodeCall, NoQueryTokensAtAllNeedNoMemory) {
+  DecodeArgs args = ragged_args();
+  args.q = View::contiguous(nullptr, kBf16, kCpu, {0, kHeads, 576});
+  args.out = View::contiguous(nullptr, kBf16, kCpu, {0, kHeads, 512});
+  args.lse = View::contiguous(nullptr, kFp32, kCpu, {kHeads, 0});
+  EXPECT_EQ(validate(make_problem(), kCpu, args).total_q, 0);
+}
+
 /// Nobody steps through the rows of an empty batch, so their stride may be anything.
 TEST(DecodeCall, LseOfNoTokensMayHaveAnyStride) {
   DecodeArgs args = good_args();
@@ -198,7 +250,6 @@ TEST(DecodeCall, WhatIsNotBuiltIsNamed) {
       {kUnsupported, "extra_indices", "one cache", [&](A& a) { a.extra_indices = some; }},
       {kUnsupported, "q_scale", "no scales", [&](A& a) { a.q_scale = some; }},
       {kUnsupported, "kv_scale", "no scales", [&](A& a) { a.kv_scale = some; }},
-      {kUnsupported, "lengths.q_offsets", "q_tokens", [&](A& a) { a.lengths.q_offsets = some; }},
       {kUnsupported, "lengths.topk_len", "dense", [&](A& a) { a.lengths.topk_len = some; }},
       {kUnsupported, "lengths.extra_topk_len", "dense", [&](A& a) { a.lengths.extra_topk_len = some; }},
   });

@@ -10,6 +10,8 @@ namespace {
 constexpr PlanShape kShape{64, 64, 132, 5, 1};
 
 static_assert(num_row_tiles(kShape, 1, 16) == 1 && num_row_tiles(kShape, 1, 128) == 2 && num_row_tiles(kShape, 3, 128) == 6);
+constexpr PlanShape kHeadsApart{64, 64, 132, 5, 1, 4};
+static_assert(num_row_tiles(kHeadsApart, 1, 16) == 4 && num_row_tiles(kHeadsApart, 3, 128) == 8 && num_row_tiles(kHeadsApart, 0, 128) == 0);
 static_assert(num_token_tiles(kShape, 0) == 1 && num_token_tiles(kShape, -5) == 1 && num_token_tiles(kShape, 64) == 1 &&
               num_token_tiles(kShape, 65) == 2);
 static_assert(num_token_tiles(kShape, INT32_MAX) == 33554432);

@@ -1,4 +1,4 @@
-// What every schedule promises, over thousands of random length vectors.
+// What every schedule promises, over thousands of random vectors of lengths and query offsets.
 #include "core/split.hpp"
 
 #include <gtest/gtest.h>
@@ -17,11 +17,10 @@ namespace {
 /// Every (request, row tile) has parts that cover its tokens once and in order; a part is empty only where the length is
 /// 0, and then it is the only one.
 void expect_exact_cover(PlanCase const& c, std::vector<flashmla_part> const& parts) {
-  int32_t const row_tiles = num_row_tiles(c.shape, c.rows.q_tokens, c.rows.h_q);
   size_t at = 0;
   for (int32_t r = 0; r < c.rows.batch; ++r) {
     int32_t const length = c.kv_len[static_cast<size_t>(r)];
-    for (int32_t t = 0; t < row_tiles; ++t) {
+    for (int32_t t = 0; t < c.row_tiles(r); ++t) {
       int32_t covered = 0, split = 0;
       size_t const first = at;
       for (; at < parts.size() && parts[at].request == r && parts[at].row_tile == t; ++at, ++split) {
@@ -86,7 +85,7 @@ void expect_slots(PlanCase const& c, ScheduleHeader const& header, std::vector<f
 
 void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<flashmla_part> const& parts) {
   ScheduleView const view = schedule_view(schedule.data(), c.shape.max_workers);
-  ASSERT_TRUE(schedule_matches(*view.header, c.shape, c.rows.batch, c.rows.q_tokens, c.rows.h_q));
+  ASSERT_TRUE(schedule_matches(*view.header, c.shape, c.step()));
   int32_t const workers = view.header->num_workers;
   ASSERT_GE(workers, 1);
   for (int32_t w = workers; w <= c.shape.max_workers; ++w) {
@@ -110,15 +109,15 @@ void expect_layout(PlanCase const& c, std::vector<char>& schedule, std::vector<f
 
 TEST(Split, HoldsItsPromisesForRandomLengths) {
   std::mt19937 random(20261122);
-  for (int i = 0; i < 4000; ++i) {
-    PlanCase const c = random_case(random);
+  for (int i = 0; i < 8000; ++i) {
+    PlanCase const c = any_case(random);
     SCOPED_TRACE("case " + std::to_string(i) + ": batch " + std::to_string(c.rows.batch) + ", workers " +
                  std::to_string(c.shape.max_workers));
     std::vector<char> schedule = made_schedule(c);
     ScheduleHeader const& header = *schedule_view(schedule.data(), c.shape.max_workers).header;
-    std::vector<flashmla_part> const parts = list_parts(c.shape, c.kv_len.data(), schedule.data());
+    std::vector<flashmla_part> const parts = list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data());
     expect_exact_cover(c, parts);
-    expect_balance(c, header, parts);
+    if (!parts.empty()) expect_balance(c, header, parts);
     expect_slots(c, header, parts);
     expect_layout(c, schedule, parts);
     if (HasFatalFailure()) return;
@@ -128,22 +127,34 @@ TEST(Split, HoldsItsPromisesForRandomLengths) {
 /// The way of a device: each request finds its cuts by itself, from the prefix sum of costs and the totals.
 std::vector<char> searched_schedule(PlanCase const& c) {
   PlanShape const& shape = c.shape;
-  int32_t const row_tiles = num_row_tiles(shape, c.rows.q_tokens, c.rows.h_q);
   std::vector<int64_t> starts{0};
-  PlanTotals totals{0, 0, c.rows.batch * row_tiles, 0};
-  for (int32_t const length : c.kv_len) {
+  std::vector<WorkerBegin> items;
+  PlanTotals totals{0, 0, 0, 0};
+  for (int32_t r = 0; r < c.rows.batch; ++r) {
+    int32_t const row_tiles = c.row_tiles(r), length = c.kv_len[static_cast<size_t>(r)];
     starts.push_back(starts.back() + row_tiles * item_cost(shape, length));
     totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, length);
-    totals.item_cost = std::max(totals.item_cost, item_cost(shape, length));
+    if (row_tiles > 0) totals.item_cost = std::max(totals.item_cost, item_cost(shape, length));
+    for (int32_t t = 0; t < row_tiles; ++t) items.push_back({r, t, 0, 0, 0});
   }
+  totals.items = static_cast<int32_t>(items.size());
   totals.cost = starts.back();
+  bool const is_ragged = !c.q_offsets.empty();
   int32_t const workers = num_workers(shape, totals);
   std::vector<char> schedule(schedule_bytes(shape.max_workers), 0);
   ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
-  *view.header = {kScheduleMagic, c.rows.batch, c.rows.q_tokens, row_tiles, workers, 0, shape.tile_tokens, shape.tile_rows};
+  *view.header = {schedule_magic(shape.max_workers, shape.kv_heads),
+                  c.rows.batch,
+                  is_ragged ? 0 : c.rows.q_tokens,
+                  is_ragged ? 0 : c.row_tiles(0),
+                  std::max(workers, is_ragged ? 1 : 0),
+                  0,
+                  shape.tile_tokens,
+                  shape.tile_rows};
   for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0, 0};
   if (keeps_items_whole(shape, totals)) {
-    for (int32_t w = 0; w < workers; ++w) view.begins[w] = {w / row_tiles, w % row_tiles, 0, 0, 0};
+    std::copy(items.begin(), items.end(), view.begins);
+    if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
     return schedule;
   }
   for (int32_t r = c.rows.batch - 1; r >= 0; --r) {  // any order will do
@@ -162,6 +173,7 @@ std::vector<char> searched_schedule(PlanCase const& c) {
       view.begins[w].num_splits = static_cast<int16_t>(num_splits);
     }
   }
+  if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
   for (int32_t w = 1; w < workers; ++w) {
     if (view.begins[w].split != 1) continue;
     int32_t splits = 2;
@@ -173,14 +185,36 @@ std::vector<char> searched_schedule(PlanCase const& c) {
 
 TEST(Split, LoopAndSearchGiveTheSameBits) {
   std::mt19937 random(7);
-  for (int i = 0; i < 2000; ++i) {
-    PlanCase const c = random_case(random);
+  for (int i = 0; i < 4000; ++i) {
+    PlanCase const c = any_case(random);
     std::vector<char> const looped = made_schedule(c), searched = searched_schedule(c);
     ASSERT_EQ(looped, searched) << "case " << i;
   }
 }
 
-/// The schedule of other lengths: every token once all the same, in order, and only parts past the end are empty.
+/// Every item of the case, in order, has parts that cover its tokens once and in order; only parts past the end are empty.
+void expect_cover_with_empty_parts(PlanCase const& c, std::vector<flashmla_part> const& parts) {
+  size_t at = 0;
+  for (int32_t r = 0; r < c.rows.batch; ++r) {
+    for (int32_t t = 0; t < c.row_tiles(r); ++t) {
+      int32_t done = 0, split = 0;
+      for (bool is_last = false; !is_last; ++at, ++split) {
+        ASSERT_LT(at, parts.size());
+        flashmla_part const& part = parts[at];
+        ASSERT_EQ(part.request, r);
+        ASSERT_EQ(part.row_tile, t);
+        ASSERT_EQ(part.split, split);
+        ASSERT_EQ(part.first_token, done);
+        ASSERT_LE(part.first_token, part.last_token);
+        done = part.last_token;
+        is_last = split == part.num_splits - 1;
+      }
+      ASSERT_EQ(done, c.kv_len[static_cast<size_t>(r)]);
+    }
+  }
+  ASSERT_EQ(at, parts.size());
+}
+
 TEST(Split, EarlierLengthsCostNoCorrectness) {
   std::mt19937 random(11);
   for (int i = 0; i < 1000; ++i) {
@@ -189,24 +223,80 @@ TEST(Split, EarlierLengthsCostNoCorrectness) {
     if (i % 2) c.kv_len = random_lengths(random, c.rows.batch);
     else
       for (int32_t& length : c.kv_len) ++length;  // one decoding step
-    std::vector<flashmla_part> const parts = list_parts(c.shape, c.kv_len.data(), schedule.data());
-    std::vector<int32_t> covered(static_cast<size_t>(c.rows.batch), 0);
-    int64_t heads_of_items = 0;
-    for (flashmla_part const& part : parts) {
-      int32_t& done = covered[static_cast<size_t>(part.request)];
-      if (part.split == 0) {
-        ++heads_of_items;
-        done = 0;
-      }
-      ASSERT_EQ(part.first_token, done);
-      ASSERT_LE(part.first_token, part.last_token);
-      done = part.last_token;
-      if (part.split == part.num_splits - 1) {
-        ASSERT_EQ(done, c.kv_len[static_cast<size_t>(part.request)]);
-      }
-    }
-    ASSERT_EQ(heads_of_items, static_cast<int64_t>(c.rows.batch) * num_row_tiles(c.shape, c.rows.q_tokens, c.rows.h_q));
+    expect_cover_with_empty_parts(c, list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data()));
+    if (HasFatalFailure()) return;
   }
+}
+
+/// The parts of each split item that exists lie one worker apart, in slots of their own.
+void expect_split_items(PlanCase const& c, ScheduleView const& view, std::vector<flashmla_part> const& parts) {
+  std::set<int32_t> slots;
+  for (flashmla_part const& part : parts) {
+    if (part.num_splits == 1) continue;
+    ASSERT_TRUE(slots.insert(partial_slot(part.worker, part.split)).second);
+    SplitItem const wanted{part.request, part.row_tile, part.worker - part.split, part.num_splits};
+    auto const is_wanted = [&](SplitItem const& item) { return std::memcmp(&item, &wanted, sizeof item) == 0; };
+    ASSERT_TRUE(std::any_of(view.splits, view.splits + view.header->num_split_items, is_wanted));
+  }
+  ASSERT_LE(slots.size(), static_cast<size_t>(num_partial_slots(c.shape.max_workers)));
+}
+
+/// The schedule of other offsets, and of other lengths as well.
+TEST(Split, EarlierOffsetsCostNoCorrectness) {
+  std::mt19937 random(12);
+  for (int i = 0; i < 4000; ++i) {
+    PlanCase c = random_ragged_case(random);
+    SCOPED_TRACE("case " + std::to_string(i));
+    std::vector<char> schedule = made_schedule(c);
+    if (i % 2) c.kv_len = random_lengths(random, c.rows.batch);
+    if (i % 4 == 3) c.rows.q_tokens *= 2;  // the bound is no part of it
+    c.q_offsets = random_offsets(random, c.rows.batch, c.rows.q_tokens);
+    ScheduleView const view = schedule_view(schedule.data(), c.shape.max_workers);
+    ASSERT_TRUE(schedule_matches(*view.header, c.shape, c.step()));
+    ASSERT_TRUE(is_followable(c.shape, view));
+    std::vector<flashmla_part> const parts = list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data());
+    expect_cover_with_empty_parts(c, parts);
+    expect_split_items(c, view, parts);
+    if (HasFatalFailure()) return;
+  }
+}
+
+/// Requests of one query length are the same work, said either way; only the first begin may differ in nothing.
+TEST(Split, EqualOffsetsGiveTheScheduleOfUniformRows) {
+  std::mt19937 random(13);
+  for (int i = 0; i < 500; ++i) {
+    PlanCase const uniform = random_case(random);
+    PlanCase ragged = uniform;
+    for (int32_t r = 0; r <= uniform.rows.batch; ++r) ragged.q_offsets.push_back(r * uniform.rows.q_tokens);
+    std::vector<char> const a = made_schedule(uniform), b = made_schedule(ragged);
+    ASSERT_EQ(std::memcmp(a.data() + sizeof(ScheduleHeader), b.data() + sizeof(ScheduleHeader), a.size() - sizeof(ScheduleHeader)), 0);
+  }
+}
+
+/// Junk offsets are clamped one request at a time: nothing leaves the schedule.
+TEST(Split, JunkOffsetsStayInsideTheSchedule) {
+  std::mt19937 random(14);
+  for (int i = 0; i < 500; ++i) {
+    PlanCase c = random_ragged_case(random);
+    for (int32_t& offset : c.q_offsets)
+      if (random() % 2) offset = static_cast<int32_t>(random());
+    std::vector<char> schedule = made_schedule(c);
+    ScheduleView const view = schedule_view(schedule.data(), c.shape.max_workers);
+    ASSERT_TRUE(is_followable(c.shape, view));
+    c.q_offsets = random_offsets(random, c.rows.batch, c.rows.q_tokens);
+    expect_cover_with_empty_parts(c, list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data()));
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Split, WithoutAnyQueryTokenOneWorkerWaitsForThem) {
+  PlanCase c{{64, 64, 8, 5, 1}, {3, 4, 16}, {100, 200, 300}, {7, 7, 7, 7}};
+  std::vector<char> schedule = made_schedule(c);
+  ScheduleView const view = schedule_view(schedule.data(), c.shape.max_workers);
+  EXPECT_EQ(view.header->num_workers, 1);
+  EXPECT_TRUE(list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data()).empty());
+  c.q_offsets = {0, 1, 1, 5};
+  EXPECT_EQ(list_parts(c.shape, c.step(), c.kv_len.data(), schedule.data()).size(), 2U);
 }
 
 TEST(Split, AnEmptyBatchHasNoWork) {
@@ -216,7 +306,7 @@ TEST(Split, AnEmptyBatchHasNoWork) {
   ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
   EXPECT_EQ(view.header->num_workers, 0);
   for (int32_t w = 0; w < shape.max_workers; ++w) EXPECT_FALSE(PartWalk(view, w).has_item());
-  EXPECT_TRUE(list_parts(shape, nullptr, schedule.data()).empty());
+  EXPECT_TRUE(list_parts(shape, {0, 1, 128}, nullptr, schedule.data()).empty());
 }
 
 TEST(Split, ASplitThatAPersonCanCheck) {
@@ -225,7 +315,7 @@ TEST(Split, ASplitThatAPersonCanCheck) {
   std::vector<int32_t> const kv_len{1000, 70, 4096, 1};
   std::vector<char> schedule(schedule_bytes(shape.max_workers));
   make_schedule(shape, {4, 1, 64}, kv_len.data(), schedule.data());
-  std::vector<flashmla_part> const parts = list_parts(shape, kv_len.data(), schedule.data());
+  std::vector<flashmla_part> const parts = list_parts(shape, {4, 1, 64}, kv_len.data(), schedule.data());
   std::vector<std::vector<int32_t>> const expected = {{0, 0, 0, 1000, 0, 1},   {0, 1, 0, 70, 0, 1},      {0, 2, 0, 128, 0, 4},
                                                       {1, 2, 128, 1472, 1, 4}, {2, 2, 1472, 2816, 2, 4}, {3, 2, 2816, 4096, 3, 4},
                                                       {3, 3, 0, 1, 0, 1}};

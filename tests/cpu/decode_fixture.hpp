@@ -102,7 +102,16 @@ class DecodeFixture {
     return target;
   }
 
-  void update() { plan->update({batch(), setup_.q_tokens, kv_len.data()}, schedule->data(), nullptr); }
+  /// Hands the query tokens to requests by offsets [batch + 1] instead; there are batch * q_tokens as before.
+  void use_offsets(std::vector<int32_t> offsets) {
+    q_offsets = std::move(offsets);
+    call.q_offsets = q_offsets.data();
+    call.total_q = static_cast<int64_t>(batch()) * setup_.q_tokens;
+    call.q_nope_stride.batch = call.q_pe_stride.batch = call.out_stride.batch = 0;
+    call.lse_stride = {0, setup_.h_q, 1};
+  }
+
+  void update() { plan->update({batch(), setup_.q_tokens, kv_len.data(), call.q_offsets}, schedule->data(), nullptr); }
   void run() { plan->run(call, schedule->data(), workspace->data(), nullptr); }
   flashmla_fault fault() {
     flashmla_fault fault;
@@ -118,15 +127,18 @@ class DecodeFixture {
       core::RowStrides const& s = call.lse_stride;
       reference::Row const row = {static_cast<int32_t>(i / static_cast<size_t>(setup_.q_tokens * setup_.h_q)),
                                   static_cast<int32_t>(i) / setup_.h_q % setup_.q_tokens, static_cast<int32_t>(i) % setup_.h_q};
+      core::QueryTokens const tokens = core::query_tokens(call.query_bounds(), row.request);
+      if (row.q_idx >= tokens.count) continue;
+      int64_t const token = tokens.first + row.q_idx;
       reference::RowResult const want = reference::decode_row(problem, call, row);
-      float const got_lse = lse[static_cast<size_t>(row.request * s.batch + row.q_idx * s.token + row.head * s.head)];
+      float const got_lse = lse[static_cast<size_t>(row.request * s.batch + token * s.token + row.head * s.head)];
       if (std::isinf(want.lse)) {
         EXPECT_EQ(got_lse, want.lse) << where(row);
       } else {
         EXPECT_NEAR(got_lse, want.lse, 1e-5 * std::max(1.0, std::abs(want.lse) / 8)) << where(row);
       }
       for (int64_t d = 0; d < 512; ++d) {
-        int64_t const at = row.request * call.out_stride.batch + row.q_idx * call.out_stride.token + row.head * call.out_stride.head + d;
+        int64_t const at = row.request * call.out_stride.batch + token * call.out_stride.token + row.head * call.out_stride.head + d;
         double const got = reference::load(problem.out_dtype, call.out, at), expected = want.out[static_cast<size_t>(d)];
         ASSERT_FALSE(std::isnan(got)) << where(row) << " column " << d;
         error += (got - expected) * (got - expected);
@@ -143,7 +155,7 @@ class DecodeFixture {
  public:
   core::Problem problem;
   core::DecodeCall call;
-  std::vector<int32_t> kv_len, table;
+  std::vector<int32_t> kv_len, table, q_offsets;
   std::vector<uint16_t> q, q_pe, cache, kpe;
   std::vector<uint8_t> out;
   std::vector<float> lse, sinks;

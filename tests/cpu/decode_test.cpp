@@ -208,6 +208,63 @@ TEST_P(DecodeTest, StaleScheduleCostsBalanceOnly) {
   }
 }
 
+/// A call has the same bits whichever way it says that requests have as many query tokens.
+TEST_P(DecodeTest, EqualOffsetsGiveTheBitsOfAUniformCall) {
+  for (bool const is_invariant : {false, true}) {
+    CallSetup s = base();
+    s.batch_invariant = is_invariant;
+    s.threads = 3;
+    s.h_q = 20;
+    s.q_tokens = 3;
+    s.causal = true;
+    s.kv_len = {700, 2, 64, 130};
+    DecodeFixture uniform(s), ragged(s);
+    ragged.use_offsets({0, 3, 6, 9, 12});
+    for (DecodeFixture* const f : {&uniform, &ragged}) {
+      f->update();
+      f->run();
+      f->expect_correct();
+      EXPECT_EQ(f->fault().code, FLASHMLA_FAULT_NONE);
+    }
+    EXPECT_EQ(uniform.out, ragged.out);
+  }
+}
+
+TEST_P(DecodeTest, RaggedQueriesWithSchedulesOfAnyOffsets) {
+  CallSetup s = base();
+  s.threads = 4;
+  s.h_q = 40;
+  s.q_tokens = 20;  // more than a row tile
+  s.causal = true;
+  s.kv_len = {700, 300, 64, 30};
+  for (std::vector<int32_t> const& earlier :
+       {std::vector<int32_t>{1, 2, 2, 21, 40}, {0, 0, 0, 0, 0}, {0, 20, 40, 60, 80}, {0, 0, 0, 0, 1}, {9, -4, 80, 2, 0}}) {
+    DecodeFixture f(s);
+    f.use_offsets({1, 2, 2, 21, 40});
+    f.plan->update({f.batch(), s.q_tokens, f.kv_len.data(), earlier.data()}, f.schedule->data(), nullptr);
+    f.run();
+    f.expect_correct();
+    EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+    size_t const token_bytes = static_cast<size_t>(s.h_q) * 512 * 4;
+    auto const is_untouched = [&](size_t first, size_t last) {
+      return std::all_of(f.out.data() + first * token_bytes, f.out.data() + last * token_bytes, [](uint8_t byte) { return byte == 0xff; });
+    };
+    EXPECT_TRUE(is_untouched(0, 1) && is_untouched(40, 80)) << "rows of no request";
+  }
+}
+
+TEST_P(DecodeTest, NoQueryTokensAtAll) {
+  CallSetup s = base();
+  s.kv_len = {70, 9};
+  DecodeFixture f(s);
+  f.use_offsets({0, 0, 0});
+  f.call.total_q = 0;
+  f.call.q_nope = f.call.q_pe = f.call.out = nullptr;
+  f.update();
+  f.run();
+  EXPECT_EQ(f.fault().code, FLASHMLA_FAULT_NONE);
+}
+
 std::vector<flashmla_isa> every_isa() {
   std::vector<flashmla_isa> all;
   for (IsaRow const& row : isa_table()) all.push_back(row.isa);

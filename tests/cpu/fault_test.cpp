@@ -121,6 +121,39 @@ TEST(Fault, AScheduleForOthersComputesNothing) {
   EXPECT_TRUE(std::all_of(f.out.begin(), f.out.end(), [](uint8_t byte) { return byte == 0xff; }));
 }
 
+TEST(Fault, AScheduleWithOffsetsIsNoneForACallWithout) {
+  CallSetup s = two_requests();
+  s.q_tokens = 2;
+  DecodeFixture uniform(s), ragged(s);
+  ragged.use_offsets({0, 2, 4});
+  uniform.update();
+  ragged.update();
+  std::swap(uniform.schedule, ragged.schedule);
+  for (DecodeFixture* const f : {&uniform, &ragged}) {
+    f->run();
+    expect_fault(f->fault(), FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, 2);
+    EXPECT_TRUE(std::all_of(f->out.begin(), f->out.end(), [](uint8_t byte) { return byte == 0xff; }));
+  }
+}
+
+TEST(Fault, OffsetsAreClampedAndTheFirstBadOneIsRecorded) {
+  CallSetup s = two_requests();
+  s.q_tokens = 2;
+  for (auto const& [offsets, request, position] : {std::tuple(std::vector<int32_t>{-1, 2, 4}, 0, 0),
+                                                   {{0, 3, 4}, 0, 1},
+                                                   {{3, 1, 1}, 0, 1},
+                                                   {{0, 1, 1000}, 1, 2},
+                                                   {{INT32_MIN, INT32_MAX, INT32_MAX}, 0, 0},
+                                                   {{0, INT32_MAX, INT32_MIN}, 0, 1}}) {
+    DecodeFixture f(s);
+    f.use_offsets(offsets);
+    f.update();
+    f.run();
+    f.expect_correct();
+    expect_fault(f.fault(), FLASHMLA_FAULT_Q_OFFSETS, request, position, offsets[static_cast<size_t>(position)]);
+  }
+}
+
 /// Two plans of one problem differ in where things lie in a schedule when they differ in the number of threads.
 TEST(Fault, AScheduleOfAnotherNumberOfThreadsComputesNothing) {
   for (auto const& [made_for, used_by] : {std::pair(2, 3), std::pair(3, 2), std::pair(4, 3), std::pair(3, 4)}) {
@@ -141,12 +174,14 @@ TEST(Fault, AScheduleOfAnotherNumberOfThreadsComputesNothing) {
 
 /// Whatever was written over a schedule, a run either records it, or gives the right answer (only the balance changed). Under
 /// AddressSanitizer this shows too that nothing outside the call's memory is touched.
-TEST(Fault, AnOverwrittenScheduleIsRecordedOrHarmless) {
+void expect_recorded_or_harmless(bool is_ragged) {
   CallSetup s;
   s.kv_len = {300, 0, 700, 64};
   s.threads = 4;
   s.h_q = 2;
+  s.q_tokens = is_ragged ? 3 : 1;
   DecodeFixture f(s);
+  if (is_ragged) f.use_offsets({0, 3, 4, 4, 6});
   f.update();
   size_t const num_words = f.plan->schedule_bytes() / sizeof(int32_t);
   int32_t* const words = static_cast<int32_t*>(f.schedule->data());
@@ -167,6 +202,9 @@ TEST(Fault, AnOverwrittenScheduleIsRecordedOrHarmless) {
   }
   EXPECT_GT(recorded, 200);
 }
+
+TEST(Fault, AnOverwrittenScheduleIsRecordedOrHarmless) { expect_recorded_or_harmless(false); }
+TEST(Fault, AnOverwrittenRaggedScheduleIsRecordedOrHarmless) { expect_recorded_or_harmless(true); }
 
 TEST(Fault, TheFirstFaultStaysUntilAskedFor) {
   DecodeFixture f(two_requests());

@@ -78,7 +78,7 @@ TEST(DecodeParams, rowsOfAKvHead) {
   core::DecodeCall call;
   call.q_tokens = 13;
   call.table_pages = 100;
-  DenseDecodeParams const params = decode_params(problem, plan_shape(1, 132), call, {});
+  DenseDecodeParams const params = decode_params(problem, plan_shape(1, 132, 2), call, {});
   EXPECT_EQ(params.heads, 10);
   EXPECT_EQ(params.start.kv_heads, 2);
   EXPECT_EQ(params.start.num_rows, 130);

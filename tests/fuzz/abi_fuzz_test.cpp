@@ -5,6 +5,7 @@
 // it, so it goes through core's checks alone, which form no address.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -98,8 +99,20 @@ void change_view(fuzz::Random& random, Place const& place, Places const& all) {
   else *view = *static_cast<flashmla_view*>(fuzz::any_of(random, all.structs_of_views).address);
 }
 
+/// Words of one block of memory: lengths, offsets and page ids that no host can have checked, or a schedule that nobody made.
+void scribble(fuzz::Random& random, std::vector<Call::Block> const& blocks) {
+  if (blocks.empty()) return;
+  Call::Block const& block = fuzz::any_of(random, blocks);
+  int64_t const words = std::min<int64_t>(static_cast<int64_t>(block.bytes / sizeof(int32_t)), 64);
+  for (int64_t i = 0; i < words; ++i) {
+    auto const word = static_cast<int32_t>(random.below(2) == 0 ? random.between(-2, 6) : fuzz::any_of(random, kNumbers));
+    std::memcpy(static_cast<char*>(block.data) + i * static_cast<int64_t>(sizeof word), &word, sizeof word);
+  }
+}
+
 void change_something(fuzz::Random& random, Call& call, Places const& all) {
-  int64_t const choice = random.below(16);
+  int64_t const choice = random.below(18);
+  if (choice >= 16) return scribble(random, call.view_blocks());
   if (choice == 0) call.forget(fuzz::any_of(random, all.whole_arguments));
   else if (choice <= 2 && !all.structs_of_views.empty()) change_view(random, fuzz::any_of(random, all.structs_of_views), all);
   else if (choice <= 5 && !all.pointers.empty()) change_pointer(random, fuzz::any_of(random, all.pointers), all);

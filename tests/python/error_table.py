@@ -200,7 +200,8 @@ def _plan_create(call):
 
 
 def _plan_update(call):
-    call.plan.update(call.get("lengths.kv_len"), q_tokens=call.get("lengths.q_tokens"), schedule=call.get("schedule"))
+    lengths = {name: call.get(f"lengths.{name}") for name in ("q_tokens", "q_offsets")}
+    call.plan.update(call.get("lengths.kv_len"), **lengths, schedule=call.get("schedule"))
 
 
 def _plan_reset(call):
@@ -214,6 +215,7 @@ def _plan_fault(call):
 def _plan_run(call):
     args = call.under("args.")
     optional = {name: args.get(name) for name in ("out", "lse", "visible_len", "sink")}
+    optional["q_offsets"] = args.get("lengths.q_offsets")
     q, cache = _pair(args, "q", ("q_nope", "q_pe")), _pair(args, "cache", ("ckv", "kpe"))
     call.plan.run(q, cache, args["page_table"], args["lengths.kv_len"], **optional, schedule=call.get("schedule"), workspace=call.get("workspace"))
 

@@ -72,6 +72,19 @@ def test_ragged_queries(q_lengths, causal):
             assert_result(case, out, lse, rows)
 
 
+def test_tokens_behind_the_last_offset_are_left_alone():
+    """As an engine pads its steps for graphs: more rows of q than the requests have."""
+    case = make_case([100, 7], h_q=8, s_q=2, causal=True, element=KIND.element)
+    call = arguments(case)
+    for name in ("q", "qv"):
+        flat = call[name].flatten(0, 1)[1:]
+        call[name] = torch.cat([flat, flat.new_full((2, *flat.shape[1:]), float("nan"))])
+    offsets = torch.tensor([0, 1, 3], dtype=torch.int32)
+    out, lse, *_ = flash_attn_with_kvcache(**call, cu_seqlens_q=offsets, max_seqlen_q=2)
+    assert out.shape == (5, 8, 512) and lse.shape == (8, 5)
+    assert_result(case, out[:3], lse[:, :3], [(0, 1), (1, 0), (1, 1)])
+
+
 def test_one_length_and_no_page_table():
     case = make_case([64, 64], h_q=8, page=64, element=KIND.element, poison=False)
     call = arguments(case)
@@ -129,6 +142,9 @@ def test_bad_arguments():
         ({"softmax_scale": float("nan")}, INVALID, "softmax_scale: got nan"),
         (flat | {"cu_seqlens_q": torch.tensor([0, 1, 3])}, INVALID, "cu_seqlens_q: got a last offset of 3, expected 2"),
         (flat | {"cu_seqlens_q": torch.tensor([0, 2, 2]), "max_seqlen_q": 1}, INVALID, "max_seqlen_q: got 1, expected at least 2"),
+        (flat | {"cu_seqlens_q": torch.tensor([0, 1, 2]), "max_seqlen_q": 1.5}, INVALID, "max_seqlen_q: got 1.5"),
+        (flat | {"cu_seqlens_q": torch.tensor([0, 2, 1])}, INVALID, "cu_seqlens_q: got [0, 2, 1]"),
+        (flat | {"cu_seqlens_q": [0, 1, 2]}, INVALID, "cu_seqlens_q: got"),
     ]:
         check(lambda: flash_attn_with_kvcache(**call | change), status, "flash_attn_with_kvcache", words)
     assert_result(case, *flash_attn_with_kvcache(**call)[:2])

@@ -113,7 +113,7 @@ def test_a_graphs_buffers_stay_where_they_are():
         call = Call(lengths, [1, 1])
         wrapper.plan(**call.plan_arguments())
         call.check(*wrapper.run(*call.tensors, return_lse=True))
-        (step,) = wrapper._steps
+        step = wrapper._step
         addresses.add((step.kv_len.data_ptr(), step.page_table.data_ptr(), step.schedule.address))
     assert len(addresses) == 1
     for other, words in [
@@ -124,6 +124,23 @@ def test_a_graphs_buffers_stay_where_they_are():
         check(lambda: wrapper.plan(**other.plan_arguments()), Status.INVALID_ARGUMENT, "flashinfer_plan", words)
     wrapper.plan(**first.plan_arguments())
     first.check(*wrapper.run(*first.tensors, return_lse=True))
+
+
+def test_a_graph_of_ragged_queries_takes_other_lengths():
+    """Query lengths of their own may change from plan to plan, up to the first one's longest, in the same memory."""
+    wrapper = wrapper_of(use_cuda_graph=True, kv_indices=torch.zeros(40, dtype=torch.int32))
+    addresses = set()
+    for q_lengths in ([1, 3, 1], [2, 2, 1], [1, 1, 1], [0, 4, 0]):
+        call = Call([100, 64, 9], q_lengths, causal=True)
+        wrapper.plan(**call.plan_arguments())
+        spare = [torch.cat([part, part.new_full((2, *part.shape[1:]), float("nan"))]) for part in call.tensors[:2]]
+        out, lse = wrapper.run(*spare, *call.tensors[2:], return_lse=True)
+        n = sum(q_lengths)
+        call.check(out[:n], lse[:n])
+        addresses.add((wrapper._step.q_offsets.data_ptr(), wrapper._step.kv_len.data_ptr(), wrapper._step.schedule.address))
+    assert len(addresses) == 1
+    for other in (Call([100, 64, 9], [1, 5, 1]), Call([100, 64], [1, 3])):
+        check(lambda: wrapper.plan(**other.plan_arguments()), Status.INVALID_ARGUMENT, "qo_indptr: got other query lengths")
 
 
 def test_signatures():

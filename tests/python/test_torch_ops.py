@@ -56,6 +56,41 @@ def test_options():
     assert (sunk == 0).all()
 
 
+RAGGED_ROWS = [(0, 1), (2, 0), (2, 1)]  # of CASE: one query token, none, both
+
+
+def ragged_inputs():
+    q, cache, table, kv_len = tensors_of(CASE)
+    return torch.stack([q[i, j] for i, j in RAGGED_ROWS] + [q[0, 0] * float("nan")]), cache, table, kv_len
+
+
+def test_ragged_queries():
+    inputs, offsets = ragged_inputs(), torch.tensor([0, 1, 1, 3], dtype=torch.int32)
+    whole = OPS.decode(*tensors_of(CASE), causal=True)
+    expected = [torch.stack([part[i, j] for i, j in RAGGED_ROWS]) for part in (whole[0], whole[1].mT)]
+    for schedule in (None, OPS.schedule(inputs[3], 8, 2, q_offsets=offsets)):
+        out, lse = OPS.decode(*inputs, schedule=schedule, causal=True, q_offsets=offsets, max_q_tokens=2)
+        assert out.shape == (4, 8, 512) and lse.shape == (8, 4)
+        torch.testing.assert_close(out[:3], expected[0])
+        torch.testing.assert_close(lse[:, :3].T, expected[1])
+    check(lambda: OPS.decode(*inputs, q_offsets=offsets), Status.INVALID_ARGUMENT, "max_q_tokens: got 0, expected at least 1")
+    words = "q: got rank 4, expected rank 3"
+    check(lambda: OPS.decode(*tensors_of(CASE), q_offsets=offsets, max_q_tokens=2), Status.INVALID_ARGUMENT, words)
+
+
+def test_a_ragged_call_compiles_whole():
+    def step(q, cache, table, kv_len, offsets):
+        schedule = OPS.schedule(kv_len, q.shape[1], 2, q_offsets=offsets)
+        return OPS.decode(q * 1.0, cache, table, kv_len, schedule=schedule, causal=True, q_offsets=offsets, max_q_tokens=2)
+
+    inputs = ragged_inputs()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for numbers in ([0, 1, 1, 3], [0, 0, 1, 3]):
+        offsets = torch.tensor(numbers, dtype=torch.int32)
+        for ours, theirs in zip(compiled(*inputs, offsets), step(*inputs, offsets)):
+            assert torch.equal(ours[:3] if ours.dim() == 3 else ours[:, :3], theirs[:3] if ours.dim() == 3 else theirs[:, :3])
+
+
 def test_append_and_merge():
     cache, kv = torch.zeros(3, 16, 576, dtype=torch.bfloat16), torch.randn(2, 576).bfloat16()
     OPS.append(cache, kv, torch.tensor([17, -1]))
@@ -95,6 +130,10 @@ CHECKED = {
     "decode": lambda q, cache, table, kv_len: ((q, cache, table, kv_len), {"causal": True}),
     "decode_out": lambda *inputs: ((*inputs, torch.zeros(3, 2, 8, 512, dtype=torch.bfloat16), torch.zeros(3, 8, 2)), {}),
     "schedule": lambda q, cache, table, kv_len: ((kv_len, 8, 2), {}),
+    "ragged decode": lambda q, cache, table, kv_len: (
+        (q.flatten(0, 1), cache, table, kv_len),
+        {"q_offsets": torch.tensor([0, 1, 4, 6], dtype=torch.int32), "max_q_tokens": 3},
+    ),
     "append": lambda q, cache, table, kv_len: ((cache, torch.ones(1, 576).bfloat16(), torch.tensor([3])), {}),
     "merge": lambda *_: ((torch.randn(2, 3, 8, 512), torch.randn(2, 3, 8)), {}),
 }
@@ -104,7 +143,7 @@ CHECKED = {
 def test_opcheck(name):
     case = make_case([100, 5, 65], h_q=8, s_q=2, causal=True, element=KIND.element, poison=False)
     arguments, more = CHECKED[name](*tensors_of(case))
-    torch.library.opcheck(getattr(OPS, name).default, arguments, more)
+    torch.library.opcheck(getattr(OPS, name.split()[-1]).default, arguments, more)
 
 
 class Layer(torch.nn.Module):

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/query_tokens.hpp"
 #include "core/visible.hpp"
 #include "support/cuda_oracle.hpp"
 
@@ -49,8 +50,9 @@ __device__ double load(OracleParams const& p, void const* data, int64_t index) {
   return static_cast<double>(__bfloat162float(static_cast<__nv_bfloat16 const*>(data)[index]));
 }
 
-__device__ int64_t element(core::RowStrides const& s, reference::Row const& row) {
-  return row.request * s.batch + row.q_idx * s.token + row.head * s.head;
+__device__ int64_t element(OracleParams const& p, core::RowStrides const& s, reference::Row const& row) {
+  int64_t const token = core::query_tokens(p.call.query_bounds(), row.request).first + int64_t{row.q_idx};
+  return row.request * s.batch + token * s.token + row.head * s.head;
 }
 
 __device__ int32_t visible_of(OracleParams const& p, reference::Row const& row) {
@@ -58,9 +60,11 @@ __device__ int32_t visible_of(OracleParams const& p, reference::Row const& row) 
   int64_t const capacity = p.max_kv_len > 0 ? min(table, p.max_kv_len) : table;
   int64_t const kv_len = p.call.kv_len[row.request];
   auto const clamped = static_cast<int32_t>(kv_len < 0 ? 0 : min(kv_len, capacity));
+  core::QueryBounds const bounds = p.call.query_bounds();
+  core::QueryTokens const tokens = core::query_tokens(bounds, row.request);
   int32_t const* const visible =
-      p.call.visible_len == nullptr ? nullptr : p.call.visible_len + static_cast<int64_t>(row.request) * p.call.q_tokens;
-  return core::num_visible(clamped, p.call.q_tokens, row.q_idx, p.is_causal, visible);
+      p.call.visible_len == nullptr ? nullptr : p.call.visible_len + core::visible_offset(bounds, row.request, tokens);
+  return core::num_visible(clamped, tokens.count, row.q_idx, p.is_causal, visible);
 }
 
 template <class Op>
@@ -76,8 +80,8 @@ __device__ double reduce(Smem& s, double value, Op op) {
 
 __device__ void load_query(Smem& s, OracleParams const& p, reference::Row const& row) {
   for (int d = static_cast<int>(threadIdx.x); d < p.latent + p.rope; d += kThreads)
-    s.q[d] = d < p.latent ? load(p, p.call.q_nope, element(p.call.q_nope_stride, row) + d)
-                          : load(p, p.call.q_pe, element(p.call.q_pe_stride, row) + d - p.latent);
+    s.q[d] = d < p.latent ? load(p, p.call.q_nope, element(p, p.call.q_nope_stride, row) + d)
+                          : load(p, p.call.q_pe, element(p, p.call.q_pe_stride, row) + d - p.latent);
 }
 
 __device__ void find_keys(Smem& s, OracleParams const& p, reference::Row const& row, int32_t first, int32_t visible) {

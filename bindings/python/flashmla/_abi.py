@@ -98,6 +98,7 @@ class FaultCode(enum.IntEnum):
     SCHEDULE_MISMATCH = 3
     SLOT = 4
     VISIBLE_LEN = 5
+    Q_OFFSETS = 6
 
 
 PROBLEM_CAUSAL = 1 << 0

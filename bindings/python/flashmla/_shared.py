@@ -26,7 +26,12 @@ def shared_plan(device, batch, *, lasting=False, **fields):
     return plan
 
 
-def run_once(plan, q, cache, page_table, kv_len, **more):
+def most_q_tokens(longest):
+    """max_q_tokens of a shared plan for ragged calls, so that batches with other prefills find it again."""
+    return 1 << max(longest - 1, 0).bit_length()
+
+
+def run_once(plan, q, cache, page_table, kv_len, *, q_offsets=None, **more):
     """`update` and `run` on the current stream, with a schedule in memory that belongs to the stream as the workspace does: the lock that
     keeps runs apart keeps it from being remade under one."""
     main = q[0] if isinstance(q, tuple) else q
@@ -35,7 +40,8 @@ def run_once(plan, q, cache, page_table, kv_len, **more):
     try:
         if scratch.schedule is None:
             scratch.schedule = plan.new_schedule(main)
-        plan.update(kv_len, q_tokens=main.shape[1], schedule=scratch.schedule)
-        return plan.run(q, cache, page_table, kv_len, schedule=scratch.schedule, workspace=scratch.workspace, **more)
+        plan.update(kv_len, q_tokens=main.shape[1] if q_offsets is None else None, q_offsets=q_offsets, schedule=scratch.schedule)
+        more |= {"q_offsets": q_offsets, "schedule": scratch.schedule, "workspace": scratch.workspace}
+        return plan.run(q, cache, page_table, kv_len, **more)
     finally:
         plan.scratch.release(scratch)

@@ -53,12 +53,12 @@ class Schedule(Buffer):
 
     def __init__(self, memory):
         super().__init__(memory)
-        self.batch = self.q_tokens = -1  # of the last update; -1 when the caller's own memory holds it
+        self.batch = self.q_tokens = -1  # of the last update, q_tokens 0: ragged; -1 when the caller's own memory holds it
         self.capture = 0  # the graph capture that fills it, or 0
 
     @property
     def rows(self):
-        """(batch, q_tokens), or None when unknown."""
+        """(batch, q_tokens), or (batch, 0) with q_offsets; None when unknown."""
         return None if self.batch < 0 else (self.batch, self.q_tokens)
 
 
@@ -161,32 +161,35 @@ class DecodePlan:
         ctypes.memmove(schedule.address, buffer.address, ctypes.sizeof(_abi.View))
         return schedule
 
-    def update(self, kv_len, *, q_tokens=None, schedule=None, stream=None):
+    def update(self, kv_len, *, q_tokens=None, q_offsets=None, schedule=None, stream=None):
         """Enqueues: makes the schedule of a step from its lengths.
 
         kv_len: int32 [batch] on the plan's device, contiguous: tokens in the cache, the new ones among them. q_tokens: query tokens of
-        every request, by default max_q_tokens. schedule: a `Schedule`, or any 256-byte aligned array of `schedule_bytes` bytes on the
+        every request, by default max_q_tokens. q_offsets: int32 [batch + 1] on the device, contiguous: ragged queries (cu_seqlens), request r
+        having the query tokens q_offsets[r] .. q_offsets[r + 1]; q_tokens then is the most that one may have. schedule: a `Schedule`, or any 256-byte aligned array of `schedule_bytes` bytes on the
         device; by default the plan's own. stream: a raw stream or stream object, by default torch's current one;
         for arrays of other frameworks the default stream, which DLPack orders after theirs.
-        A schedule for earlier lengths costs balance, not correctness; one for another batch or q_tokens is an error in `run`.
+        A schedule for earlier lengths or offsets costs balance, not correctness; one for another batch or q_tokens is an error in `run`.
         """
         q_tokens = whole_number("plan_update", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
         lengths = _abi.Lengths(q_tokens=q_tokens)
         adapter = adapter_of(kv_len, ("plan_update", "kv_len"))
         raw = self._stream("plan_update", adapter, stream)
-        keep = adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False, raw)
+        keep = [adapter.fill(lengths.kv_len, kv_len, ("plan_update", "kv_len"), False, raw)]
+        if q_offsets is not None:
+            keep.append(fill(lengths.q_offsets, q_offsets, ("plan_update", "q_offsets"), stream=raw))
         if schedule is None:
             if self._schedule is None:
                 self._schedule = self.new_schedule(kv_len, where=("plan_update", "kv_len"))
             schedule = self._schedule
         schedule = _as_schedule(schedule, "plan_update", raw)
         check(lib.flashmla_plan_update(self.handle, ctypes.addressof(lengths), schedule.address, raw or None))
-        schedule.batch, schedule.q_tokens = lengths.kv_len.size[0], q_tokens
-        settle((kv_len,), self.device, raw)
+        schedule.batch, schedule.q_tokens = lengths.kv_len.size[0], q_tokens if q_offsets is None else 0
+        settle((kv_len, q_offsets), self.device, raw)
         del keep
 
-    def run(self, q, cache, page_table, kv_len, *, out=None, lse=None, visible_len=None, sink=None, schedule=None, workspace=None,
-            stream=None, dtype=None):  # fmt: skip
+    def run(self, q, cache, page_table, kv_len, *, q_offsets=None, out=None, lse=None, visible_len=None, sink=None, schedule=None,
+            workspace=None, stream=None, dtype=None):  # fmt: skip
         """Enqueues: attention of one layer. Returns (out, lse).
 
         q: [batch, q_tokens, h_q, 576], any strides but the last, which is 1; or the pair (q_nope [.., 512], q_pe [.., 64]).
@@ -194,7 +197,9 @@ class DecodePlan:
         page_table: int32 [batch, max_pages], any row stride; entries past a length may hold anything. kv_len: int32 [batch].
         out: [batch, q_tokens, h_q, 512] of out_dtype, last stride 1; new by default. lse: float32 in the plan's lse_layout; new by
         default, False for none. Outputs may not overlap anything else. visible_len: int32 [batch * q_tokens], the keys that each query
-        token sees, instead of the causal rule. sink: float32 [h_q]: out *= exp(lse) / (exp(lse) + exp(sink)).
+        token sees, instead of the causal rule. q_offsets: as in `update`; then q, out and visible_len have no batch dimension, [total_q, ..],
+        and lse is [h_q, total_q] or, in the layout of tokens and heads, [total_q, h_q]. Rows of q that no request has are not read, and
+        theirs of out and lse not written. sink: float32 [h_q]: out *= exp(lse) / (exp(lse) + exp(sink)).
         schedule, stream: as in `update`. workspace: an array of `workspace_bytes` bytes that `reset` has cleared; by default the
         plan's own for the stream. dtype: "bf16" when bfloat16 arrives as uint16 (NumPy without ml_dtypes).
         All arrays lie on the plan's device and must stay valid until the work has finished. Lengths and page ids out of range are
@@ -207,7 +212,7 @@ class DecodePlan:
             raise invalid("decode", "schedule", "none", "update(kv_len) before the first run")
         if workspace is not None and not isinstance(workspace, Buffer):
             workspace = Buffer.wrap(workspace, ("decode", "workspace"), stream)
-        if visible_len is None and sink is None and dtype is None and stream is None:
+        if q_offsets is None and visible_len is None and sink is None and dtype is None and stream is None:
             runner = self._runner
             if runner is None and type(q[0] if isinstance(q, tuple) and q else q).__module__ == "torch":
                 runner = self.torch_runner()
@@ -215,7 +220,8 @@ class DecodePlan:
                 result = runner.run(schedule, workspace, q, cache, page_table, kv_len, out=out, lse=lse)
                 if result is not None:
                     return result
-        arrays = {"page_table": page_table, "lengths.kv_len": kv_len, "visible_len": visible_len, "sink": sink, "out": out, "lse": lse}
+        arrays = {"page_table": page_table, "lengths.kv_len": kv_len, "lengths.q_offsets": q_offsets, "visible_len": visible_len,
+                  "sink": sink, "out": out, "lse": lse}  # fmt: skip
         arrays |= parts_of("decode", "q", ("q_nope", "q_pe"), q) | parts_of("decode", "cache", ("ckv", "kpe"), cache)
         return self.run_arrays(arrays, schedule, workspace, stream, parse_as_bf16("decode", dtype))
 
@@ -226,24 +232,28 @@ class DecodePlan:
         query = arrays[main]
         adapter = adapter_of(query, ("decode", main))
         shape = tuple(getattr(query, "shape", ()))
-        if len(shape) != 4:
-            raise invalid("decode", main, f"rank {len(shape)}", "rank 4: [batch, q_tokens, h_q, dim]")
-        batch, q_tokens, h_q = shape[:3]
-        if schedule.rows not in (None, (batch, q_tokens)):
-            raise stale_schedule(schedule.rows, (batch, q_tokens))
+        is_ragged = arrays["lengths.q_offsets"] is not None
+        rank, words = (3, "[total_q, h_q, dim]") if is_ragged else (4, "[batch, q_tokens, h_q, dim]")
+        if len(shape) != rank:
+            raise invalid("decode", main, f"rank {len(shape)}", f"rank {rank}: {words}")
+        kv_len_shape = tuple(getattr(arrays["lengths.kv_len"], "shape", ()))
+        rows = ((*kv_len_shape, 0) if is_ragged else shape)[:2]
+        if schedule.rows not in (None, rows) and len(rows) == 2:
+            raise stale_schedule(schedule.rows, rows)
         if arrays["out"] is None:
-            arrays["out"] = adapter.empty(query, (batch, q_tokens, h_q, self.problem.v_dim), self.problem.element_of_out, ("decode", "out"))
+            arrays["out"] = adapter.empty(query, (*shape[:-1], self.problem.v_dim), self.problem.element_of_out, ("decode", "out"))
         if arrays["lse"] is None:
-            arrays["lse"] = adapter.empty(query, self.lse_shape(batch, q_tokens, h_q), DType.FP32, ("decode", "lse"))
-        args.lengths.q_tokens = q_tokens
+            arrays["lse"] = adapter.empty(query, self.lse_shape(*shape[:-1]), DType.FP32, ("decode", "lse"))
+        args.lengths.q_tokens = 0 if is_ragged else shape[1]  # 0: no request has more than max_q_tokens
         raw = self._stream("decode", adapter, stream)
         keep = []
         for name, array in arrays.items():
             if array is None or array is False:
                 continue
-            view = args.lengths.kv_len if name == "lengths.kv_len" else getattr(args, name)
+            short = name.removeprefix("lengths.")
+            view = getattr(args, name) if name == short else getattr(args.lengths, short)
             put = fill_output if name in ("out", "lse") else fill
-            keep.append(put(view, array, ("decode", name.removeprefix("lengths.")), as_bf16, raw))
+            keep.append(put(view, array, ("decode", short), as_bf16, raw))
         with self.workspace_for(workspace, raw, query) as address:
             check(lib.flashmla_plan_run(self.handle, ctypes.addressof(args), schedule.address, address, raw or None))
         settle(arrays.values(), self.device, raw)
@@ -296,8 +306,13 @@ class DecodePlan:
             self._runner = Runner(self)
         return self._runner
 
-    def lse_shape(self, batch, q_tokens, h_q):
-        return (batch * q_tokens, h_q) if self.problem.lse_layout == LseLayout.TOKENS_HEADS else (batch, h_q, q_tokens)
+    def lse_shape(self, *rows):
+        """Of (batch, q_tokens, h_q), or ragged (total_q, h_q)."""
+        *_, tokens, h_q = rows
+        batch = rows[0] if len(rows) == 3 else 1
+        if self.problem.lse_layout == LseLayout.TOKENS_HEADS:
+            return (batch * tokens, h_q)
+        return (batch, h_q, tokens)[3 - len(rows) :]
 
     def _stream(self, operation, adapter, stream):
         if self.device[0] == DeviceKind.CPU:
@@ -322,8 +337,8 @@ def _as_schedule(schedule, operation, raw):
 
 
 def stale_schedule(got, expected):
-    return invalid("decode", "schedule", f"one for batch {got[0]} and q_tokens {got[1]}",
-                   f"batch {expected[0]} and q_tokens {expected[1]} (call update with this step's lengths)")  # fmt: skip
+    one, other = (f"batch {batch} and " + (f"q_tokens {q_tokens}" if q_tokens else "q_offsets") for batch, q_tokens in (got, expected))
+    return invalid("decode", "schedule", f"one for {one}", f"{other} (call update with this step's lengths)")
 
 
 def raw_stream(operation, stream):

@@ -6,7 +6,8 @@
 
 Shapes, dtypes and meanings are those of `flashmla.DecodePlan.run`, `append` and `merge`; cache and q are fused, of BF16, FP16 or FP32. Plans are
 kept by the module, one for what calls have in common, so an operator needs no object. `schedule` may be left out of `decode`, which then
-makes its own in every call. Work goes to the current stream. There is no backward. Errors are flashmla.Error.
+makes its own in every call. With q_offsets (int32 [batch + 1]: cu_seqlens) requests have query tokens of their own number, and q, out and
+lse no batch dimension; max_q_tokens, the most that one may have, must then be said. Work goes to the current stream. There is no backward. Errors are flashmla.Error.
 """
 
 import ctypes
@@ -29,8 +30,8 @@ _ALIGNMENT = 256
 _library = torch.library.Library("flashmla", "DEF")
 _INPUTS = "Tensor q, Tensor cache, Tensor page_table, Tensor kv_len"
 _OPTIONS = """Tensor? schedule=None, bool causal=False, float? scale=None, Tensor? visible_len=None, Tensor? sink=None,
-              str lse_base='natural', str empty_row='plus_inf'"""
-_DEFAULTS = {"schedule": None, "causal": False, "scale": None, "visible_len": None, "sink": None, "lse_base": "natural",
+              Tensor? q_offsets=None, int max_q_tokens=0, str lse_base='natural', str empty_row='plus_inf'"""
+_DEFAULTS = {"schedule": None, "causal": False, "scale": None, "visible_len": None, "sink": None, "q_offsets": None, "max_q_tokens": 0, "lse_base": "natural",
              "empty_row": "plus_inf", "out_dtype": None}  # fmt: skip
 
 
@@ -54,17 +55,15 @@ def _kv_format(operation, dtype):
     return _FORMATS[dtype]
 
 
-def _plan(q, cache, *, causal, scale, lse_base, empty_row, out_dtype):
-    """The plan of a decode call; sizes that no plan can have are named as the arguments of the call."""
-    if q.dim() != 4:
-        raise invalid("decode", "q", f"rank {q.dim()}", "rank 4: [batch, q_tokens, h_q, 576]")
+def _plan(q, cache, rows, *, causal, scale, lse_base, empty_row, out_dtype):
+    """The plan of a decode call; sizes that no plan can have are named as the arguments of the call. rows: (batch, most query tokens)."""
     if cache.dim() not in (3, 4):
         raise invalid("decode", "cache", f"rank {cache.dim()}", "rank 4: [num_pages, page_tokens, h_kv, 576], or 3 without h_kv")
     if out_dtype not in _OUT_DTYPES:
         raise invalid("decode", "out_dtype", out_dtype, "torch.bfloat16, torch.float16 or torch.float32")
-    batch, q_tokens, h_q, _ = q.shape
+    batch, q_tokens = rows
     return shared_plan(
-        device_of(q), batch, lasting=True, h_q=h_q, h_kv=cache.shape[2] if cache.dim() == 4 else 1, kv_format=_kv_format("decode", cache.dtype),
+        device_of(q), batch, lasting=True, h_q=q.shape[-2], h_kv=cache.shape[2] if cache.dim() == 4 else 1, kv_format=_kv_format("decode", cache.dtype),
         page_tokens=cache.shape[1], max_q_tokens=max(q_tokens, 1), causal=causal, scale=scale, lse_base=lse_base, empty_row=empty_row,
         out_dtype=_OUT_DTYPES[out_dtype],
     )  # fmt: skip
@@ -79,17 +78,29 @@ def _aligned(tensor):
     return room[start : start + tensor.numel()].copy_(tensor)
 
 
+def _rows(q, kv_len, q_offsets, max_q_tokens):
+    """(batch, the most query tokens of a request)."""
+    rank, words = (4, "[batch, q_tokens, h_q, 576]") if q_offsets is None else (3, "[total_q, h_q, 576]")
+    if q.dim() != rank:
+        raise invalid("decode", "q", f"rank {q.dim()}", f"rank {rank}: {words}")
+    if q_offsets is None:
+        return tuple(q.shape[:2])
+    if max_q_tokens < 1:
+        raise invalid("decode", "max_q_tokens", max_q_tokens, "at least 1, the most query tokens of a request (q_offsets)")
+    return kv_len.shape[0], max_q_tokens
+
+
 def _decode(tensors, out, lse, options):
     q, cache, page_table, kv_len = tensors
     options = _DEFAULTS | options  # torch leaves out what is as the schema has it
-    schedule, more = options.pop("schedule"), {name: options.pop(name) for name in ("visible_len", "sink")}
-    plan = _plan(q, cache, **options)
+    schedule, more = options.pop("schedule"), {name: options.pop(name) for name in ("visible_len", "sink", "q_offsets")}
+    plan = _plan(q, cache, _rows(q, kv_len, more["q_offsets"], options.pop("max_q_tokens")), **options)
     if schedule is None:
         return run_once(plan, q, cache, page_table, kv_len, out=out, lse=lse, **more)
     return plan.run(q, cache, page_table, kv_len, schedule=_aligned(schedule), out=out, lse=lse, **more)
 
 
-def _schedule_plan(kv_len, h_q, q_tokens, h_kv, page_tokens, dtype):
+def _schedule_plan(kv_len, h_q, q_tokens, h_kv=1, page_tokens=64, dtype=None):
     kv_format = _kv_format("schedule", torch.bfloat16 if dtype is None else dtype)
     batch = kv_len.shape[0] if isinstance(kv_len.shape[0], int) else 1
     return shared_plan(
@@ -98,18 +109,21 @@ def _schedule_plan(kv_len, h_q, q_tokens, h_kv, page_tokens, dtype):
     )  # fmt: skip
 
 
-def _fake_schedule(kv_len, h_q, q_tokens=1, h_kv=1, page_tokens=64, dtype=None):
-    plan = _schedule_plan(kv_len, h_q, q_tokens, h_kv, page_tokens, dtype)
+def _fake_schedule(kv_len, h_q, q_tokens=1, *of_cache, q_offsets=None):
+    plan = _schedule_plan(kv_len, h_q, q_tokens, *of_cache)
     return kv_len.new_empty((plan.schedule_bytes,), dtype=torch.uint8)
 
 
 @_operator(
-    "schedule(Tensor kv_len, int h_q, int q_tokens=1, int h_kv=1, int page_tokens=64, ScalarType? dtype=None) -> Tensor", _fake_schedule
+    "schedule(Tensor kv_len, int h_q, int q_tokens=1, int h_kv=1, int page_tokens=64, ScalarType? dtype=None, *, "
+    "Tensor? q_offsets=None) -> Tensor",
+    _fake_schedule,
 )
-def schedule(kv_len, h_q, q_tokens=1, h_kv=1, page_tokens=64, dtype=None):
-    """The schedule of a step, uint8, for every `decode` of these lengths (its dtype: that of the cache, BF16 by default). One for earlier
-    lengths costs balance, not correctness; one of another batch or q_tokens is a fault, and nothing is computed."""
-    plan = _schedule_plan(kv_len, h_q, q_tokens, h_kv, page_tokens, dtype)
+def schedule(kv_len, h_q, q_tokens=1, *of_cache, q_offsets=None):
+    """The schedule of a step, uint8, for every `decode` of these lengths (its dtype: that of the cache, BF16 by default). With q_offsets,
+    q_tokens is the max_q_tokens of `decode`. One for earlier lengths or offsets costs balance, not correctness; one of another batch or
+    q_tokens is a fault, and nothing is computed."""
+    plan = _schedule_plan(kv_len, h_q, q_tokens, *of_cache)
     if plan.device[0] == DeviceKind.CUDA:
         made = torch.empty(plan.schedule_bytes, dtype=torch.uint8, device=kv_len.device)
         target = Schedule(made)
@@ -117,21 +131,21 @@ def schedule(kv_len, h_q, q_tokens=1, h_kv=1, page_tokens=64, dtype=None):
     else:
         target = plan.new_schedule()
         made = torch.empty(plan.schedule_bytes, dtype=torch.uint8)
-    plan.update(kv_len, q_tokens=q_tokens, schedule=target)
+    plan.update(kv_len, q_tokens=q_tokens, q_offsets=q_offsets, schedule=target)
     if plan.device[0] == DeviceKind.CPU:
         ctypes.memmove(made.data_ptr(), target.memory.address, plan.schedule_bytes)
     return made
 
 
 def _fake_decode(q, cache, page_table, kv_len, **options):
-    batch, q_tokens, h_q, _ = q.shape
-    out = q.new_empty((batch, q_tokens, h_q, _V_DIM), dtype=options.get("out_dtype") or q.dtype)
-    return out, q.new_empty((batch, h_q, q_tokens), dtype=torch.float32)
+    *batch, tokens, h_q, _ = q.shape
+    out = q.new_empty((*batch, tokens, h_q, _V_DIM), dtype=options.get("out_dtype") or q.dtype)
+    return out, q.new_empty((*batch, h_q, tokens), dtype=torch.float32)
 
 
 @_operator(f"decode({_INPUTS}, *, {_OPTIONS}, ScalarType? out_dtype=None) -> (Tensor, Tensor)", _fake_decode)
 def decode(q, cache, page_table, kv_len, **options):
-    """(out [batch, q_tokens, h_q, 512] of out_dtype, by default that of q; lse float32 [batch, h_q, q_tokens])."""
+    """(out [batch, q_tokens, h_q, 512] of out_dtype, by default that of q; lse float32 [batch, h_q, q_tokens]); without batch with q_offsets."""
     options["out_dtype"] = options.get("out_dtype") or q.dtype
     return _decode((q, cache, page_table, kv_len), None, None, options)
 

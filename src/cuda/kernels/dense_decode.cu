@@ -54,11 +54,14 @@ CacheGeometry cache_of(DenseDecodeParams const& params) {
 void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, flashmla_dtype dtype) {
   core::DecodeCall const& call = params.call;
   core::RowStrides const& q = call.q_nope_stride;
-  int64_t const all_heads = int64_t{params.heads} * params.start.kv_heads, rows = call.q_tokens * all_heads;
+  bool const is_ragged = params.start.is_ragged();
+  int64_t const all_heads = int64_t{params.heads} * params.start.kv_heads, rows = (is_ragged ? call.total_q : call.q_tokens) * all_heads;
+  int64_t const requests = is_ragged ? 1 : call.batch;
   int64_t const row_stride = all_heads == 1 ? q.token : q.head;
-  bool const is_even = call.q_tokens == 1 || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
-  params.q_is_tensor = params.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (call.batch == 1 || q.batch > 0);
-  if (params.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, call.batch, q.batch, dtype);
+  bool const is_even =
+      (call.q_tokens == 1 && !is_ragged) || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
+  params.q_is_tensor = params.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (requests == 1 || q.batch > 0) && rows > 0;
+  if (params.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, requests, q.batch, dtype);
 }
 
 }  // namespace

@@ -51,15 +51,18 @@ namespace flashmla::cuda::dense_decode {
 
 /// Keys that the thread's rows see; a visible_len outside [0, kv_len] is clamped and recorded.
 __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  int32_t const* const view = params.call.visible_len == nullptr
-                                  ? nullptr
-                                  : params.call.visible_len + static_cast<int64_t>(part.rows.request) * params.call.q_tokens;
+  core::QueryBounds const bounds = params.call.query_bounds();
+  int32_t const q_tokens = token_of(params, part.rows.num_rows);
+  int32_t const* const view =
+      params.call.visible_len == nullptr
+          ? nullptr
+          : params.call.visible_len + core::visible_offset(bounds, part.rows.request, {part.rows.first_token, q_tokens});
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);
     row.visible[half] = part.kv_len;
-    if (token >= params.call.q_tokens) continue;
-    row.visible[half] = core::num_visible(part.kv_len, params.call.q_tokens, token, params.causal != 0, view);
+    if (token >= q_tokens) continue;
+    row.visible[half] = core::num_visible(part.kv_len, q_tokens, token, params.causal != 0, view);
     if (view != nullptr && view[token] != row.visible[half])
       record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.rows.request, token, view[token]);
   }
@@ -80,7 +83,8 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
   CtaWork work{begins[0], begins[1], header.batch, false};
   touch_first_pages(start, work.begin);
-  work.fits = header.magic == core::kScheduleMagic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
+  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
+  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
               header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
               header.tile_tokens == kTileTokens;
   if (!work.fits) work.end = work.begin;  // nothing to do
@@ -171,7 +175,14 @@ __global__ void __launch_bounds__(kThreads, 1)
       CtaWork const work = read_work(params.start);
       if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == kConsumerThreads)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
-      has_published = produce<kPaging>(s, {maps, params, ptx::kEvictFirst}, CtaWalk(params.start, work.begin, work.end), warp);
+      Sources const from{maps, params, ptx::kEvictFirst};
+      if (params.start.is_ragged()) {
+        has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, RaggedCallTiles{&params}), warp);
+        if (warp == 0 && blockIdx.x == 0) check_offsets(params);
+      } else {
+        core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
+        has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
+      }
     }
     int32_t const event = warp - kFirstPublisher;
     if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item(s, params, event, has_published);

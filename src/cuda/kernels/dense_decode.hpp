@@ -48,12 +48,14 @@ struct alignas(64) StartParams {
   int32_t length_limit;   // no request is longer: the table's width, or max_kv_len
   int32_t num_pages;      // of the cache
   int32_t page_tokens;    // of a page
-  int32_t num_row_tiles;  // of every request
-  int32_t num_rows;       // (query token, head) of every request and KV head
+  int32_t num_row_tiles;  // of every request; 0: ragged
+  int32_t num_rows;       // (query token, head) of every request and KV head; 0: ragged
   int32_t batch;
-  int32_t q_tokens;
+  int32_t q_tokens;  // of every request; 0: ragged
   int16_t group;     // CTAs a worker; tile_rows = 64 * group
   int16_t kv_heads;  // row tiles are those of the first KV head, of the second, ...
+
+  [[nodiscard]] constexpr bool is_ragged() const { return q_tokens == 0; }
 };
 
 /// Everything about a call; passed by value.

@@ -38,7 +38,7 @@ __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
 /// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
   auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
-  int32_t const rows = part.rows.num_rows(params) - part.rows.row_begin;
+  int32_t const rows = part.rows.num_rows - part.rows.row_begin;
 #pragma unroll 1
   for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
     int32_t const chunk = threadIdx.x % 64;  // 16-byte column
@@ -59,7 +59,7 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
 
 /// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's.
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  int32_t const rows = part.rows.num_rows(params) - part.rows.row_begin;
+  int32_t const rows = part.rows.num_rows - part.rows.row_begin;
   uint16_t const* source[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -83,7 +83,7 @@ __device__ __forceinline__ void prefetch_q_rope(Shared& s, DenseDecodeParams con
   Part const& part = s.parts[part_index % 2];
   if (!ptx::mbarrier_test(s.announced, part_index & 1) || part.rows.request < 0 || thread >= kCtaRows) return;
   int32_t const row = part.rows.row_begin + thread;
-  if (row < part.rows.num_rows(params))
+  if (row < part.rows.num_rows)
     ptx::prefetch_l2(static_cast<uint16_t const*>(params.call.q_pe) +
                      row_offset(params.call.q_pe_stride, part.rows, row_target(params, part.rows, row)));
 }

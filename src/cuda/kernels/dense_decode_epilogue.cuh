@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/kernels/dense_decode_partials.cuh"
+#include "cuda/ptx/copy.cuh"
 
 namespace flashmla::cuda::dense_decode {
 
@@ -70,7 +71,7 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
   for (int k = 0; k < 4; ++k) {
     int32_t const index = part.rows.row_begin + first_row + 4 * k + me.lane / 8;
     int64_t const offset = row_offset(params.call.out_stride, part.rows, row_target(params, part.rows, index));
-    bool const exists = index < part.rows.num_rows(params);
+    bool const exists = index < part.rows.num_rows;
     targets[k] = exists ? static_cast<uint16_t*>(params.call.out) + offset + me.warpgroup * 256 + chunk * 8 : nullptr;
   }
 #pragma unroll
@@ -99,7 +100,7 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
 __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2], float const (&sum)[2], DenseDecodeParams const& params,
                                            Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
-  if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows(params)) return;
+  if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;
   RowEnds ends;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -113,7 +114,7 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      int32_t const index = part.rows.row_begin + fragment_row(me.thread, half), rows = part.rows.num_rows(params);
+      int32_t const index = part.rows.row_begin + fragment_row(me.thread, half), rows = part.rows.num_rows;
       RowTarget const row = row_target(params, part.rows, min(index, rows - 1));
       factor[half] = ends.lse_log2[half] == -INFINITY ? 0.0F : ends.inverse[half] * sink_factor_of(params, row.head, ends.lse_log2[half]);
       if (me.warpgroup == 0 && me.lane % 4 == 0 && index < rows) write_lse(params, part.rows, row, ends.lse_log2[half]);
@@ -124,7 +125,7 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
   }
 #pragma unroll
   for (int half = 0; half < 2; ++half)
-    if (part.rows.row_begin + fragment_row(me.thread, half) < part.rows.num_rows(params)) write_whole_row(o, half, ends, params, part, me);
+    if (part.rows.row_begin + fragment_row(me.thread, half) < part.rows.num_rows) write_whole_row(o, half, ends, params, part, me);
 }
 
 }  // namespace flashmla::cuda::dense_decode

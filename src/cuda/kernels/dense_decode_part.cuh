@@ -23,13 +23,13 @@ inline constexpr int kBoxes = 9;
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
 
-/// 64 rows of a request: of the rows (query token, head of a KV head), token major, those from `row_begin` on.
+/// 64 rows of a request: of its rows (query token, head of a KV head), token major, those from `row_begin` on.
 struct RowSpan {
   int32_t request;
   int32_t row_begin;
+  int32_t num_rows;  // of the request
   int32_t kv_head;
-
-  __device__ __forceinline__ int32_t num_rows(DenseDecodeParams const& params) const { return params.start.num_rows; }
+  int32_t first_token;  // of the request's query tokens in q, out and lse; 0 where a stride leads to the request
 };
 
 /// A part as one CTA sees it, with bounds from the call's own lengths.
@@ -44,13 +44,31 @@ struct alignas(16) Part {
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };
 
+/// Row tiles of a ragged call. All that it needs stays where it is, in the constant cache.
+struct RaggedCallTiles {
+  static constexpr bool kIsUniform = false;
+  DenseDecodeParams const* params;
+
+  [[nodiscard]] constexpr core::QueryTokens tokens(int32_t request) const {
+    return core::query_tokens(params->call.query_bounds(), request);
+  }
+  [[nodiscard]] constexpr int32_t operator()(int32_t request) const {
+    StartParams const& start = params->start;
+    return start.kv_heads * ((tokens(request).count * params->heads + start.group * kCtaRows - 1) / (start.group * kCtaRows));
+  }
+};
+
 /// The parts of this CTA's worker that have rows for it. The producer walks them and announces each to the other roles.
+/// RowTiles: core::UniformRowTiles or RaggedCallTiles.
+template <class RowTiles>
 class CtaWalk {
  public:
   /// The first request's length is read here, together with what else a CTA asks for at its start.
-  __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end)
+  __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end,
+                                     RowTiles const& row_tiles)
       : start_(&start),
-        walk_(begin, end, start.num_row_tiles, kTileTokens),
+        row_tiles_(row_tiles),
+        walk_(begin, end, row_tiles, kTileTokens),
         first_request_(begin.request),
         first_length_(begin.request < start.batch ? start.kv_len[begin.request] : 0) {}
 
@@ -62,10 +80,14 @@ class CtaWalk {
       core::Part const found = walk_.part(part.kv_len);
       walk_.advance();
       int32_t row_tile = found.row_tile;
-      part.rows.request = found.request;
-      part.rows.kv_head = 0;
+      part.rows = {found.request, 0, start_->num_rows, 0, 0};
+      if constexpr (!RowTiles::kIsUniform) {
+        core::QueryTokens const tokens = row_tiles_.tokens(request);
+        part.rows.num_rows = tokens.count * row_tiles_.params->heads;
+        part.rows.first_token = tokens.first;
+      }
       if (start_->kv_heads > 1) {
-        int32_t const head_tiles = start_->num_row_tiles / start_->kv_heads;
+        int32_t const head_tiles = row_tiles_(request) / start_->kv_heads;
         part.rows.kv_head = row_tile / head_tiles;
         row_tile -= part.rows.kv_head * head_tiles;
       }
@@ -75,29 +97,30 @@ class CtaWalk {
       if (found.last_token == found.first_token) part.num_tiles = 0;
       part.split = found.split;
       part.num_splits = found.num_splits;
-      if (part.rows.row_begin < start_->num_rows) return true;
+      if (part.rows.row_begin < part.rows.num_rows) return true;
     }
     return false;
   }
 
  private:
   StartParams const* start_;
-  core::PartWalk walk_;
+  RowTiles row_tiles_;
+  core::PartWalkOver<RowTiles> walk_;
   int32_t first_request_, first_length_;
 };
 
 /// Where a row belongs.
 struct RowTarget {
-  int32_t token, head;  // head: among all query heads
+  int32_t token, head;  // token: of q, out and lse; head: among all query heads
 };
 
-/// The query token of a row (row < 2^16, heads <= 128: exact).
+/// The query token, among the request's, of a row (row < 2^16, heads <= 128: exact).
 __device__ __forceinline__ int32_t token_of(DenseDecodeParams const& params, int32_t row) {
   return params.heads == 1 ? row : static_cast<int32_t>(__umulhi(static_cast<uint32_t>(row), params.heads_inverse));
 }
 __device__ __forceinline__ RowTarget row_target(DenseDecodeParams const& params, RowSpan const& rows, int32_t row) {
   int32_t const token = token_of(params, row);
-  return {token, row - token * params.heads + rows.kv_head * params.heads};
+  return {rows.first_token + token, row - token * params.heads + rows.kv_head * params.heads};
 }
 
 /// Elements from a tensor's base to a row.

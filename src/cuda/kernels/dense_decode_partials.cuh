@@ -377,7 +377,7 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
 
 __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
                                                MergeGate const& gate) {
-  Slice const slice = slice_of(item, split, min(kCtaRows, item.rows.num_rows(params) - item.rows.row_begin));
+  Slice const slice = slice_of(item, split, min(kCtaRows, item.rows.num_rows - item.rows.row_begin));
   if (slice.num_units == 0) return;
   if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8>(memory, params, item, slice, gate);
   else if (item.num_splits > 2) merge_slice<2, 4>(memory, params, item, slice, gate);

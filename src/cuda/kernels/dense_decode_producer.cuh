@@ -13,6 +13,17 @@ __device__ __forceinline__ void check_length(DenseDecodeParams const& params, Pa
   record_fault(params.workspace, FLASHMLA_FAULT_KV_LEN, part.rows.request, 0, length);
 }
 
+/// Records offsets that had to be clamped; of a request without query tokens nobody else hears. A warp of every worker.
+__device__ __forceinline__ void check_offsets(DenseDecodeParams const& params) {
+  core::QueryBounds const bounds = params.call.query_bounds();
+  auto const step = static_cast<int32_t>(gridDim.y * 32);
+  for (int32_t request = static_cast<int32_t>(blockIdx.y * 32 + threadIdx.x % 32); request < params.start.batch; request += step) {
+    int32_t const* const offsets = bounds.q_offsets + request;
+    int32_t const bad = core::bad_query_offset(bounds, offsets[0], offsets[1]);
+    if (bad >= 0) record_fault(params.workspace, FLASHMLA_FAULT_Q_OFFSETS, request, request + bad, offsets[bad]);
+  }
+}
+
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
 __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
   bool const is_shared = part.rows.request >= 0 && !part.is_whole();
@@ -28,7 +39,8 @@ __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part co
   __syncwarp();
   if (from.params.q_is_tensor && part.rows.request >= 0)
     ptx::tma_load_5d({ptx::shared_address(s.q), ptx::shared_address(&s.q_full), kLatentBoxes * kBoxBytes}, {&from.maps.q, from.policy},
-                     {part.rows.kv_head * from.params.heads + part.rows.row_begin, 0, 0, part.rows.request});
+                     {(part.rows.first_token * from.params.start.kv_heads + part.rows.kv_head) * from.params.heads + part.rows.row_begin, 0,
+                      0, from.params.start.is_ragged() ? 0 : part.rows.request});
 }
 
 /// Says to the GPU that the CTA's part of an item is in memory. One thread, once `stored` has completed.
@@ -39,8 +51,8 @@ __device__ __forceinline__ void publish(Shared& s, DenseDecodeParams const& para
 
 /// Loader 0 walks the parts, announces them and asks for Q; all loaders bring their share of the tiles. Loader `kFirstPublisher`
 /// looks after each tile whether the CTA's first partial result is stored, and publishes it: true if it did.
-template <Paging kPaging>
-__device__ __forceinline__ bool produce(Shared& s, Sources const& from, CtaWalk walk, int32_t loader) {
+template <Paging kPaging, class RowTiles>
+__device__ __forceinline__ bool produce(Shared& s, Sources const& from, CtaWalk<RowTiles> walk, int32_t loader) {
   int const lane = threadIdx.x % 32;
   uint32_t count = 0, events = 0;
   Part part;

@@ -12,10 +12,12 @@ inline constexpr int32_t kMaxWorkers = 256;
 struct PlanScheduleParams {
   core::PlanShape shape;  // max_workers <= kMaxWorkers
   int32_t batch;
-  int32_t q_tokens;
-  int32_t num_row_tiles;  // of every request
-  int32_t const* kv_len;  // [batch]
-  void* schedule;         // core::schedule_bytes(max_workers)
+  int32_t q_tokens;  // of every request, or with q_offsets the most that one may have
+  int32_t h_q;
+  int32_t const* kv_len;      // [batch]
+  int32_t const* q_offsets;   // [batch + 1], or null: uniform
+  void* schedule;             // core::schedule_bytes(max_workers)
+  int32_t num_row_tiles = 0;  // set by the launch: of every request, 0 with q_offsets
 };
 
 void prepare_plan_schedule();

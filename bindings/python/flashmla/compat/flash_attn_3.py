@@ -10,9 +10,9 @@ arguments that mean something this library does not have are named in an Error w
 
 import torch
 
-from flashmla._errors import Error, invalid, unsupported
-from flashmla._shared import run_once, shared_plan
-from flashmla.compat._ragged import groups_of, host_offsets
+from flashmla._errors import Error, invalid, unsupported, whole_number
+from flashmla._shared import most_q_tokens, run_once, shared_plan
+from flashmla.compat._ragged import device_offsets, host_offsets, longest
 from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
 
@@ -22,7 +22,7 @@ _OPERATION = "flash_attn_with_kvcache"
 _FORMATS = {torch.bfloat16: "bf16_576", torch.float16: "fp16_576"}
 _ARGUMENTS = {
     "q": "qv", "q_nope": "qv", "q_pe": "q", "cache": "v_cache", "ckv": "v_cache", "kpe": "k_cache", "ckv, kpe": "v_cache, k_cache",
-    "kv_len": "cache_seqlens", "lengths.kv_len": "cache_seqlens", "scale": "softmax_scale", "page_tokens": "k_cache", "h_q": "q",
+    "kv_len": "cache_seqlens", "lengths.kv_len": "cache_seqlens", "q_offsets": "cu_seqlens_q", "max_q_tokens": "max_seqlen_q", "scale": "softmax_scale", "page_tokens": "k_cache", "h_q": "q",
     "h_kv": "k_cache",
 }  # fmt: skip
 
@@ -36,9 +36,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
 
     q [batch, s_q, h_q, 64], qv [batch, s_q, h_q, 512]; k_cache [num_pages, page, h_kv, 64], v_cache [num_pages, page, h_kv, 512];
     page_table int32 [batch, max_pages], or None where row i of the caches is request i; cache_seqlens int32 [batch] or an int, or None
-    for all. With cu_seqlens_q int32 [batch + 1], q and qv are [tokens, h_q, dim] and lse is [h_q, tokens]; query lengths that differ are
-    a call for each, and cu_seqlens_q is then read on the host (on a GPU not where max_seqlen_q says that they are equal). softmax_scale:
-    576 ** -0.5 by default. causal: bottom-right. A row that sees no key gives 0 and -inf. Work is enqueued on the current stream.
+    for all. With cu_seqlens_q int32 [batch + 1], q and qv are [tokens, h_q, dim] and lse is [h_q, tokens]; tokens behind the last offset
+    are left alone. On a GPU it stays there: offsets that max_seqlen_q or the tokens do not allow are clamped. max_seqlen_q: by default
+    as many as there are tokens; say it, since the work is cut for it. softmax_scale: 576 ** -0.5 by default. causal: bottom-right. A row that sees no key gives 0 and -inf. Work is enqueued on the current stream.
     Raises flashmla.Error.
     """
     _refuse({"k": k, "v": v, "rotary_cos": rotary_cos, "rotary_sin": rotary_sin, "cache_batch_idx": cache_batch_idx,
@@ -51,6 +51,8 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
         if not isinstance(tensor, torch.Tensor):
             parts = "MLA: q and k_cache are the RoPE parts, qv and v_cache the latent ones"
             raise invalid(_OPERATION, name, tensor_text(tensor), f"a torch.Tensor ({parts})")
+    if cu_seqlens_q is not None:
+        cu_seqlens_q = device_offsets(_OPERATION, "cu_seqlens_q", cu_seqlens_q, q.device)
     _check_shapes(q, qv, k_cache, v_cache, 4 if cu_seqlens_q is None else 3)
     batch = (q if cu_seqlens_q is None else cu_seqlens_q[1:]).shape[0]
     kv_len, page_table = _lengths_and_pages(k_cache, cache_seqlens, page_table, batch)
@@ -60,7 +62,9 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, k=None, v=None, qv=None, rotary
         if cu_seqlens_q is None:
             out, lse = _attend((qv, q), (v_cache, k_cache), page_table, kv_len, fields)
         else:
-            out, lse = _attend_ragged((qv, q), (v_cache, k_cache), page_table, kv_len, fields, _offsets(cu_seqlens_q, max_seqlen_q, q))
+            fields["max_q_tokens"] = _most_q_tokens(cu_seqlens_q, max_seqlen_q, q)
+            plan = shared_plan(device_of(q), batch, **fields)
+            out, lse = run_once(plan, (qv, q), (v_cache, k_cache), page_table, kv_len, q_offsets=cu_seqlens_q)
     except Error as error:
         raise renamed(error, _OPERATION, _ARGUMENTS) from None
     return (out, lse, lse.new_empty(0), lse.new_empty(0)) if return_softmax_lse else out
@@ -105,36 +109,20 @@ def _lengths_and_pages(k_cache, cache_seqlens, page_table, batch):
     return cache_seqlens, page_table
 
 
-def _offsets(cu_seqlens_q, max_seqlen_q, q):
-    batch = cu_seqlens_q.shape[0] - 1
-    if q.is_cuda and max_seqlen_q and max_seqlen_q * batch == q.shape[0]:
-        # No request is longer, so none is shorter: nothing has to be read, which a stream being captured could not do.
-        return list(range(0, q.shape[0] + 1, max_seqlen_q))
-    offsets = host_offsets(_OPERATION, "cu_seqlens_q", cu_seqlens_q, q.shape[0])
-    longest = max((end - begin for begin, end in zip(offsets, offsets[1:])), default=0)
-    if max_seqlen_q is not None and longest > max_seqlen_q:
-        raise invalid(_OPERATION, "max_seqlen_q", max_seqlen_q, f"at least {longest}, the longest of cu_seqlens_q")
-    return offsets
+def _most_q_tokens(cu_seqlens_q, max_seqlen_q, q):
+    """The bound of a ragged call. What lies on the host is checked; a GPU clamps."""
+    if max_seqlen_q is not None:
+        max_seqlen_q = whole_number(_OPERATION, "max_seqlen_q", max_seqlen_q, 0, 2**31 - 1)
+    if not q.is_cuda:
+        offsets = host_offsets(_OPERATION, "cu_seqlens_q", cu_seqlens_q)
+        if offsets[-1] > q.shape[0]:
+            raise invalid(_OPERATION, "cu_seqlens_q", f"a last offset of {offsets[-1]}", f"{q.shape[0]}, the query tokens, or less")
+        if max_seqlen_q is not None and longest(offsets) > max_seqlen_q:
+            raise invalid(_OPERATION, "max_seqlen_q", max_seqlen_q, f"at least {longest(offsets)}, the longest of cu_seqlens_q")
+    return most_q_tokens(q.shape[0] if max_seqlen_q is None else max_seqlen_q)
 
 
-def _attend(q, cache, page_table, kv_len, fields, **more):
+def _attend(q, cache, page_table, kv_len, fields):
     batch, s_q = q[0].shape[:2]
     plan = shared_plan(device_of(q[0]), batch, max_q_tokens=max(s_q, 1), **fields)
-    return run_once(plan, q, cache, page_table, kv_len, **more)
-
-
-def _attend_ragged(q, cache, page_table, kv_len, fields, offsets):
-    """(out [tokens, h_q, 512], lse [h_q, tokens])."""
-    tokens, heads, _ = q[0].shape
-    out, lse = torch.empty_like(q[0]), q[0].new_empty((heads, tokens), dtype=torch.float32)
-    for group in groups_of(offsets, q[0].device):
-        rows = (group.size, group.q_tokens)
-        if group.tokens is None:
-            into = {"out": out.unflatten(0, rows), "lse": lse.unflatten(1, rows).transpose(0, 1)}
-            _attend(tuple(part.unflatten(0, rows) for part in q), cache, page_table, kv_len, fields, **into)
-            continue
-        picked = tuple(part.index_select(0, group.tokens).unflatten(0, rows) for part in q)
-        got = _attend(picked, cache, page_table.index_select(0, group.requests), kv_len.index_select(0, group.requests), fields)
-        out.index_copy_(0, group.tokens, got[0].flatten(0, 1))
-        lse.index_copy_(1, group.tokens, got[1].transpose(0, 1).flatten(1))
-    return out, lse
+    return run_once(plan, q, cache, page_table, kv_len)

@@ -1,15 +1,14 @@
 """Drop-in for flashinfer.mla's BatchMLAPagedAttentionWrapper (FlashInfer 0.6.1): `from flashmla.compat import flashinfer`.
 
-Requests of one query length are one call of the library; with several lengths among them `run` makes one call for each, on copies of
-their rows of q. On a GPU ckv_cache and kpe_cache must be views of one tensor, kv[..., :512] and kv[..., 512:] with kv [num_pages, 64, 576];
+A run is one call of the library, whatever the query lengths. On a GPU ckv_cache and kpe_cache must be views of one tensor, kv[..., :512] and kv[..., 512:] with kv [num_pages, 64, 576];
 the CPU takes any two tensors and any page size. float_workspace_buffer only says on which device things are: a plan brings its own.
 """
 
 import torch
 
 from flashmla._errors import Error, invalid, unsupported, whole_number
-from flashmla._shared import shared_plan
-from flashmla.compat._ragged import groups_of, host_offsets
+from flashmla._shared import most_q_tokens, shared_plan
+from flashmla.compat._ragged import host_offsets, longest
 from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
 
@@ -19,7 +18,7 @@ _PLAN, _RUN = "flashinfer_plan", "flashinfer_run"
 _FORMATS = {torch.bfloat16: "bf16_576", torch.float16: "fp16_576"}
 _ARGUMENTS = {
     "ckv": "ckv_cache", "kpe": "kpe_cache", "ckv, kpe": "ckv_cache, kpe_cache", "cache": "ckv_cache", "q": "q_nope",
-    "page_table": "kv_indices", "kv_len": "kv_len_arr", "lengths.kv_len": "kv_len_arr", "h_q": "num_heads", "page_tokens": "page_size",
+    "page_table": "kv_indices", "kv_len": "kv_len_arr", "lengths.kv_len": "kv_len_arr", "q_offsets": "qo_indptr", "h_q": "num_heads", "page_tokens": "page_size",
     "scale": "sm_scale",
 }  # fmt: skip
 _BACKENDS = ("auto", "fa2", "fa3")
@@ -27,17 +26,35 @@ _TABLE_ENTRIES = 1 << 24  # of a table that a graph replays from; as many pages 
 
 
 class _Step:
-    """A group of requests with what a run needs of it: lengths, pages and schedule, in memory that stays where it is."""
+    """What a run needs of a step: query offsets, lengths, pages and schedule, in memory that stays where it is. Requests of one query
+    length, q_tokens, need no offsets; with lengths of their own (0) none has more than `most`."""
 
-    def __init__(self, group, width, device):
-        self.group = group
-        self.kv_len = torch.zeros(group.size, dtype=torch.int32, device=device)
-        self.page_table = torch.zeros(group.size, width, dtype=torch.int32, device=device)
+    def __init__(self, offsets, width, device):
+        counts = {end - begin for begin, end in zip(offsets, offsets[1:])}
+        self.batch = len(offsets) - 1
+        self.q_tokens = counts.pop() if len(counts) == 1 and counts != {0} else 0
+        self.most = self.q_tokens or most_q_tokens(longest(offsets))
+        self.q_offsets = None if self.q_tokens else torch.zeros(self.batch + 1, dtype=torch.int32, device=device)
+        self.kv_len = torch.zeros(self.batch, dtype=torch.int32, device=device)
+        self.page_table = torch.zeros(self.batch, width, dtype=torch.int32, device=device)
         self.schedule = None
 
-    def fill(self, kv_len, page_table):
-        for mine, theirs in ((self.kv_len, kv_len), (self.page_table[:, : page_table.shape[1]], page_table)):
-            mine.copy_(theirs if self.group.requests is None else theirs[self.group.requests])
+    def fits(self, offsets):
+        if len(offsets) != self.batch + 1:
+            return False
+        if self.q_tokens:
+            return offsets == list(range(0, self.q_tokens * self.batch + 1, self.q_tokens))
+        return longest(offsets) <= self.most
+
+    def fill(self, offsets, kv_len, page_table):
+        if self.q_offsets is not None:
+            self.q_offsets.copy_(torch.tensor(offsets, dtype=torch.int32))
+        self.kv_len.copy_(kv_len)
+        self.page_table[:, : page_table.shape[1]].copy_(page_table)
+
+    def rows(self, tensor):
+        """[tokens, ..] as the library takes it."""
+        return tensor.unflatten(0, (self.batch, self.q_tokens)) if self.q_tokens else tensor
 
 
 class BatchMLAPagedAttentionWrapper:
@@ -45,8 +62,9 @@ class BatchMLAPagedAttentionWrapper:
 
     def __init__(self, float_workspace_buffer, use_cuda_graph=False, qo_indptr=None, kv_indptr=None, kv_indices=None, kv_len_arr=None,
                  backend="auto"):  # fmt: skip
-        """use_cuda_graph: `run` may be captured, and the graph replayed after a `plan` of the same batch and query lengths; kv_indices then
-        tells by its length how many pages there are at most. The other buffers are taken and not used: a plan has its own."""
+        """use_cuda_graph: `run` may be captured, and the graph replayed after a `plan` of the same batch. Where all requests of the first
+        plan have one query length, that stays; else query lengths may change, up to the first plan's longest. kv_indices then tells by its
+        length how many pages there are at most. The other buffers are taken and not used: a plan has its own."""
         if backend not in _BACKENDS:
             raise unsupported("flashinfer_init", "backend", repr(backend), " or ".join(map(repr, _BACKENDS)))
         if not isinstance(float_workspace_buffer, torch.Tensor):
@@ -55,7 +73,7 @@ class BatchMLAPagedAttentionWrapper:
             raise invalid("flashinfer_init", "kv_indices", "None", "a tensor as long as the largest list of pages (use_cuda_graph)")
         self.device = float_workspace_buffer.device
         self._most_pages = kv_indices.numel() if use_cuda_graph else None  # None: nothing has to stay where it is
-        self._fields = self._offsets = self._steps = None
+        self._fields = self._tokens = self._step = None
 
     def plan(self, qo_indptr, kv_indptr, kv_indices, kv_len_arr, num_heads, head_dim_ckv, head_dim_kpe, page_size, causal, sm_scale,
              q_data_type, kv_data_type, use_profiler=False):  # fmt: skip
@@ -78,13 +96,13 @@ class BatchMLAPagedAttentionWrapper:
         fields = {"h_q": num_heads, "kv_format": _FORMATS[kv_data_type], "page_tokens": page_size, "causal": bool(causal), "scale": sm_scale,
                   "lse_layout": "tokens_heads", "empty_row": "minus_inf"}  # fmt: skip
         try:
-            steps = self._steps_for(offsets, table.shape[1], fields)
-            for step in steps:
-                step.fill(kv_len, table)
-                self._decode_plan(step, fields, False).update(step.kv_len, q_tokens=step.group.q_tokens, schedule=step.schedule)
+            step = self._step_for(offsets, table.shape[1], fields)
+            step.fill(offsets, kv_len, table)
+            lengths = {"q_tokens": step.most, "q_offsets": step.q_offsets}
+            self._decode_plan(step, fields, False).update(step.kv_len, **lengths, schedule=step.schedule)
         except Error as error:
             raise renamed(error, _PLAN, _ARGUMENTS) from None
-        self._fields, self._offsets, self._steps = fields, offsets, steps
+        self._fields, self._tokens, self._step = fields, offsets[-1], step
 
     def _page_table(self, kv_indptr, kv_indices, kv_len_arr, page_size, batch):
         """int32 [batch, most pages of a request] on the wrapper's device. Checks the lists: the device would mask what is wrong."""
@@ -106,23 +124,22 @@ class BatchMLAPagedAttentionWrapper:
         places = kv_indptr[:-1].to(self.device, torch.int64)[:, None] + torch.arange(width, device=self.device)
         return kv_indices.to(self.device, torch.int32)[places.clamp_(max=starts[-1] - 1)]
 
-    def _steps_for(self, offsets, width, fields):
+    def _step_for(self, offsets, width, fields):
         if self._most_pages is not None:
-            if self._steps is None:
+            if self._step is None:
                 capacity = min(self._most_pages, max(_TABLE_ENTRIES // max(len(offsets) - 1, 1), 1))
                 self._width = max(capacity, 1)
-            elif offsets != self._offsets or fields != self._fields:
+            elif not self._step.fits(offsets) or fields != self._fields:
                 raise invalid(_PLAN, "qo_indptr", "other query lengths, or another problem, than in the first plan",
                               "the same (use_cuda_graph: a graph that was captured keeps them)")  # fmt: skip
             if width > self._width:
                 raise invalid(_PLAN, "kv_indptr", f"a request of {width} pages", f"at most {self._width} (use_cuda_graph)")
-            if self._steps is not None:
-                return self._steps
+            if self._step is not None:
+                return self._step
             width = self._width
-        steps = [_Step(group, width, self.device) for group in groups_of(offsets, self.device)]
-        for step in steps:
-            step.schedule = self._decode_plan(step, fields, False).new_schedule(step.kv_len)
-        return steps
+        step = _Step(offsets, width, self.device)
+        step.schedule = self._decode_plan(step, fields, False).new_schedule(step.kv_len)
+        return step
 
     def run(self, q_nope, q_pe, ckv_cache, kpe_cache, out=None, lse=None, return_lse=False, profiler_buffer=None, kv_len=None,
             page_table=None, return_lse_base_on_e=False):  # fmt: skip
@@ -131,12 +148,15 @@ class BatchMLAPagedAttentionWrapper:
         for name, value in (("profiler_buffer", profiler_buffer), ("kv_len", kv_len), ("page_table", page_table)):
             if value is not None:
                 raise unsupported(_RUN, name, tensor_text(value), "None (what `plan` was given counts)")
-        if self._steps is None:
+        if self._step is None:
             raise invalid(_RUN, "plan", "none", "plan(...) before the first run")
         for name, tensor in (("q_nope", q_nope), ("q_pe", q_pe), ("ckv_cache", ckv_cache), ("kpe_cache", kpe_cache)):
             if not isinstance(tensor, torch.Tensor):
                 raise invalid(_RUN, name, tensor_text(tensor), "a torch.Tensor")
-        expected = (self._offsets[-1], self._fields["h_q"])
+        expected = (self._tokens, self._fields["h_q"])
+        # In a graph q has room for the tokens of any step.
+        if self._step.q_offsets is not None and self._most_pages is not None and q_nope.dim() == 3:
+            expected = (max(self._tokens, q_nope.shape[0]), expected[1])
         for name, tensor in (("q_nope", q_nope), ("q_pe", q_pe)):
             if tensor.dim() != 3 or tensor.shape[:2] != expected:
                 raise invalid(_RUN, name, f"shape {list(tensor.shape)}", f"[{expected[0]}, {expected[1]}, dim] (those of the plan)")
@@ -148,29 +168,17 @@ class BatchMLAPagedAttentionWrapper:
         if lse is not None:
             _check_output("lse", lse, expected)
         try:
-            self._run_steps((q_nope, q_pe), (ckv_cache, kpe_cache), out, lse, return_lse_base_on_e)
+            step, plan = self._step, self._decode_plan(self._step, self._fields, return_lse_base_on_e)
+            into = {"out": step.rows(out), "lse": False if lse is None else lse, "q_offsets": step.q_offsets}
+            parts = (step.rows(q_nope), step.rows(q_pe))
+            plan.run(parts, (ckv_cache, kpe_cache), step.page_table, step.kv_len, schedule=step.schedule, **into)
         except Error as error:
             raise renamed(error, _RUN, _ARGUMENTS) from None
         return (out, lse) if return_lse else out
 
-    def _run_steps(self, q, cache, out, lse, natural):
-        for step in self._steps:
-            group, plan = step.group, self._decode_plan(step, self._fields, natural)
-            rows = (group.size, group.q_tokens)
-            picked = q if group.tokens is None else tuple(part.index_select(0, group.tokens) for part in q)
-            parts = tuple(part.unflatten(0, rows) for part in picked)
-            if group.tokens is None:
-                into = {"out": out.unflatten(0, rows), "lse": False if lse is None else lse}
-                plan.run(parts, cache, step.page_table, step.kv_len, schedule=step.schedule, **into)
-                continue
-            got = plan.run(parts, cache, step.page_table, step.kv_len, schedule=step.schedule, lse=False if lse is None else None)
-            out.index_copy_(0, group.tokens, got[0].flatten(0, 1))
-            if lse is not None:
-                lse.index_copy_(0, group.tokens, got[1])
-
     def _decode_plan(self, step, fields, natural):
         return shared_plan(
-            device_of(step.kv_len), step.group.size, max_q_tokens=step.group.q_tokens, lse_base="natural" if natural else "base_2", **fields
+            device_of(step.kv_len), step.batch, max_q_tokens=step.most, lse_base="natural" if natural else "base_2", **fields
         )
 
 
