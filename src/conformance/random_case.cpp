@@ -60,11 +60,26 @@ void choose_sizes(Random& random, DecodeCase& c) {
   }
 }
 
+/// Offsets of up to q_tokens query tokens a request, some of none, behind up to `lead` tokens of nobody.
+std::vector<int32_t> random_offsets(Random& random, DecodeCase const& c, int32_t lead) {
+  std::vector<int32_t> offsets{random.between(0, lead)};
+  for (int64_t i = 0; i < c.batch(); ++i)
+    offsets.push_back(offsets.back() + (one_in(random, 4) ? 0 : one_in(random, 3) ? 1 : random.between(0, c.q_tokens)));
+  return offsets;
+}
+
+void choose_ragged(Random& random, DecodeCase& c) {
+  if (c.q_tokens == 1 || !one_in(random, 3)) return;
+  c.q_offsets = random_offsets(random, c, one_in(random, 4) ? 3 : 0);
+  c.ragged_tokens = c.q_offsets.back() + (one_in(random, 3) ? random.between(0, 5) : 0);
+}
+
 void choose_mask_and_faults(Random& random, DecodeCase& c) {
   c.causal = one_in(random, 2);
   if (one_in(random, 8)) {
-    for (int32_t const length : c.kv_len)
-      for (int32_t t = 0; t < c.q_tokens; ++t) c.visible_len.push_back(random.between(0, length));
+    int32_t const longest = *std::max_element(c.kv_len.begin(), c.kv_len.end());
+    for (int64_t t = 0; t < c.total_q(); ++t)
+      c.visible_len.push_back(random.between(0, c.is_ragged() ? longest : c.kv_len[static_cast<size_t>(t / c.q_tokens)]));
   } else if (one_in(random, 30)) {
     auto const request = static_cast<int32_t>(random.below(c.batch()));
     int32_t const length = c.kv_len[static_cast<size_t>(request)];
@@ -112,6 +127,7 @@ void choose_schedule(Random& random, DecodeCase& c) {
   int32_t const longest = one_of(random, kLongest);
   for (int32_t const length : c.kv_len)
     c.schedule_lengths.push_back(one_in(random, 3) ? std::max(length - 1, 0) : random.between(0, longest));
+  if (c.is_ragged() && one_in(random, 2)) c.schedule_q_offsets = random_offsets(random, c, 0);
 }
 
 template <class E, size_t kCount>
@@ -127,6 +143,7 @@ DecodeCase random_case(uint64_t seed) {
   Random random(seed_of(c.name.c_str()) + 4);
   choose_heads(random, c);
   choose_sizes(random, c);
+  choose_ragged(random, c);
   choose_mask_and_faults(random, c);
   choose_options(random, c);
   choose_layout(random, c);
@@ -155,6 +172,10 @@ std::string text_of(DecodeCase const& c) {
   for (int32_t const length : c.kv_len) text << ' ' << length;
   if (!c.schedule_lengths.empty()) text << ", schedule of lengths";
   for (int32_t const length : c.schedule_lengths) text << ' ' << length;
+  if (c.is_ragged()) text << ", " << c.ragged_tokens << " query tokens at";
+  for (int32_t const offset : c.q_offsets) text << ' ' << offset;
+  if (!c.schedule_q_offsets.empty()) text << ", schedule of those at";
+  for (int32_t const offset : c.schedule_q_offsets) text << ' ' << offset;
   return text.str();
 }
 

@@ -40,10 +40,15 @@ TEST(MatrixDescriptor, HasEveryFieldInItsPlace) {
 
 TEST(MatrixDescriptor, AdvancesTheStartAddressOnly) {
   for (uint32_t base : {0u, 0x400u, 0x2c000u})
-    for (uint32_t bytes : {kKMajorStepBytes, kNMajorStepBytes, 8192u * 4}) {
+    for (uint32_t bytes : {kKMajorStepBytes, 2 * kAtomBytes, 8192u * 4}) {
       EXPECT_EQ(advance(k_major_descriptor(base), bytes), k_major_descriptor(base + bytes));
       EXPECT_EQ(advance(n_major_descriptor(base, 8192), bytes), n_major_descriptor(base + bytes, 8192));
     }
+}
+
+TEST(MatrixDescriptor, AtomsMayLieApart) {
+  EXPECT_EQ(k_major_descriptor(0x400, 4096), matrix_descriptor(0x400, 16, 4096));
+  EXPECT_EQ(n_major_descriptor(0x400, 1024, 4096), matrix_descriptor(0x400, 1024, 4096));
 }
 
 TEST(Fragment, EveryAccumulatorElementHasOneHolder) {
