@@ -181,7 +181,6 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   params.heads = problem.h_q / problem.h_kv;
   params.max_workers = shape.max_workers;
   params.causal = problem.causal ? 1 : 0;
-  params.max_kv_len = problem.max_kv_len;
   params.scale_log2 = static_cast<float>(static_cast<double>(problem.scale) * kLog2E);
   params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
   params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;

@@ -53,7 +53,6 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(natural.start.group, 2);
   EXPECT_EQ(natural.max_workers, 66);
   EXPECT_EQ(natural.causal, 1);
-  EXPECT_EQ(natural.max_kv_len, 4096);
   EXPECT_FLOAT_EQ(natural.scale_log2, 0.5F * static_cast<float>(M_LOG2E));
   EXPECT_FLOAT_EQ(natural.lse_factor, static_cast<float>(M_LN2));
   EXPECT_EQ(natural.empty_lse, INFINITY);

@@ -245,6 +245,16 @@ def test_flash_attn_3():
     graph, result = capture(lambda: call(q.flatten(0, 1), cu_seqlens_q=offsets, max_seqlen_q=2))
     replayed = replay(graph, result)
     assert torch.equal(replayed[0], flat[0]) and torch.equal(replayed[1], flat[1])
+    # A graph replayed with other offsets: requests with 2, 0, 1, 2 and 1 query tokens, and rows of q that are nobody's.
+    rows = [(0, 0), (0, 1), (2, 1), (3, 0), (3, 1), (4, 1)]
+    flat_q = torch.stack([q[i, j] for i, j in rows] + [torch.full_like(q[0, 0], float("nan"))] * 4)
+    graph, result = capture(lambda: call(flat_q, cu_seqlens_q=offsets, max_seqlen_q=2))
+    whole = call(q)
+    offsets.copy_(torch.tensor([0, 2, 2, 3, 5, 6], device="cuda"))
+    out, lse = replay(graph, result)
+    # Causal and bottom-right: a request of one query token has the last row of the uniform call.
+    torch.testing.assert_close(out[:6], torch.stack([whole[0][i, j] for i, j in rows]), atol=8e-4, rtol=2e-2)
+    torch.testing.assert_close(lse[:, :6].T, torch.stack([whole[1][i, :, j] for i, j in rows]), atol=1e-5, rtol=1e-4)
     parts = {"k_cache": cache[..., 512:].contiguous(), "v_cache": cache[..., :512].contiguous(), "cache_seqlens": seqlens, "causal": True}
     more = {"qv": q[..., :512], "page_table": table, "return_softmax_lse": True}
     result = unless_unsupported(lambda: flash_attn_with_kvcache(q[..., 512:], **parts, **more))

@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       Sources const from{maps, params, ptx::kEvictFirst};
       if (params.start.is_ragged()) {
         has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, RaggedCallTiles{&params}), warp);
-        if (warp == 0 && blockIdx.x == 0) check_offsets(params);
+        if (warp == 0 && blockIdx.x == 0) check_ragged_requests(params);
       } else {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
         has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);

@@ -65,7 +65,6 @@ struct DenseDecodeParams {
   int32_t heads;        // query heads of a KV head
   int32_t max_workers;  // layout of the schedule; grid = max_workers * group
   int32_t causal;
-  int64_t max_kv_len;        // 0: the table's width rules
   float scale_log2;          // scale * log2(e)
   float lse_factor;          // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
   float empty_lse;           // of a row that sees no key

@@ -44,6 +44,11 @@ struct alignas(16) Part {
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };
 
+/// Asked before anybody knows whether the schedule is one at all.
+__device__ __forceinline__ bool is_in_batch(StartParams const& start, core::WorkerBegin const& begin) {
+  return begin.request >= 0 && begin.request < start.batch;
+}
+
 /// Row tiles of a ragged call. All that it needs stays where it is, in the constant cache.
 struct RaggedCallTiles {
   static constexpr bool kIsUniform = false;
@@ -70,7 +75,7 @@ class CtaWalk {
         row_tiles_(row_tiles),
         walk_(begin, end, row_tiles, kTileTokens),
         first_request_(begin.request),
-        first_length_(begin.request < start.batch ? start.kv_len[begin.request] : 0) {}
+        first_length_(is_in_batch(start, begin) ? start.kv_len[begin.request] : 0) {}
 
   /// False at the end.
   __device__ __forceinline__ bool next(Part& part) {
@@ -133,7 +138,7 @@ __device__ __forceinline__ int64_t row_offset(core::RowStrides const& stride, Ro
 __device__ __forceinline__ void touch_first_pages(StartParams const& start, core::WorkerBegin const& begin) {
   auto const tile = static_cast<uint32_t>(begin.tile), page_tokens = static_cast<uint32_t>(start.page_tokens);
   uint32_t const first = page_tokens == kTileTokens ? tile : tile * kTileTokens / page_tokens, entry = first + threadIdx.x % 32;
-  bool const is_in_table = begin.request < start.batch && static_cast<int64_t>(entry) * page_tokens < start.length_limit;
+  bool const is_in_table = is_in_batch(start, begin) && static_cast<int64_t>(entry) * page_tokens < start.length_limit;
   if (is_in_table) ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + entry);
 }
 

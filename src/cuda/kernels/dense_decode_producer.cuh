@@ -7,20 +7,21 @@ namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kFirstPublisher = 1;  // the warp of the producers' that publishes the CTA's first partial result; the next its second
 
-__device__ __forceinline__ void check_length(DenseDecodeParams const& params, Part const& part) {
-  int32_t const length = params.call.kv_len[part.rows.request];
-  if (length == part.kv_len && (params.max_kv_len == 0 || length <= params.max_kv_len)) return;
-  record_fault(params.workspace, FLASHMLA_FAULT_KV_LEN, part.rows.request, 0, length);
+__device__ __forceinline__ void check_length(DenseDecodeParams const& params, int32_t request) {
+  int32_t const length = params.call.kv_len[request];
+  if (length == core::clamp_length(length, params.start.length_limit)) return;
+  record_fault(params.workspace, FLASHMLA_FAULT_KV_LEN, request, 0, length);
 }
 
-/// Records offsets that had to be clamped; of a request without query tokens nobody else hears. A warp of every worker.
-__device__ __forceinline__ void check_offsets(DenseDecodeParams const& params) {
+/// Records offsets and lengths that had to be clamped: nobody walks requests without query tokens. A warp of every worker.
+__device__ __forceinline__ void check_ragged_requests(DenseDecodeParams const& params) {
   core::QueryBounds const bounds = params.call.query_bounds();
   auto const step = static_cast<int32_t>(gridDim.y * 32);
   for (int32_t request = static_cast<int32_t>(blockIdx.y * 32 + threadIdx.x % 32); request < params.start.batch; request += step) {
     int32_t const* const offsets = bounds.q_offsets + request;
     int32_t const bad = core::bad_query_offset(bounds, offsets[0], offsets[1]);
     if (bad >= 0) record_fault(params.workspace, FLASHMLA_FAULT_Q_OFFSETS, request, request + bad, offsets[bad]);
+    check_length(params, request);
   }
 }
 
@@ -69,7 +70,7 @@ __device__ __forceinline__ bool produce(Shared& s, Sources const& from, CtaWalk<
         has_published = true;
       }
     }
-    if (loader == 0 && lane == 0 && has_part) check_length(from.params, part);
+    if (loader == 0 && lane == 0 && has_part) check_length(from.params, part.rows.request);
   }
   return has_published;
 }
