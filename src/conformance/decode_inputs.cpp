@@ -27,8 +27,9 @@ Buffer make_ints(DeviceMemory& memory, std::vector<int32_t> const& values) {
 }
 
 /// Elements from the first to the last of a [d0, d1, d2, width] tensor with these strides.
+/// Of no token as of one, so that a view of none has an address.
 int64_t span_elems(core::RowStrides const& s, int64_t d0, int64_t d1, int64_t d2, int64_t width) {
-  return (d0 - 1) * s.batch + (d1 - 1) * s.token + (d2 - 1) * s.head + width;
+  return (d0 - 1) * s.batch + std::max<int64_t>(d1 - 1, 0) * s.token + (d2 - 1) * s.head + width;
 }
 
 flashmla_dtype or_default(flashmla_dtype dtype, flashmla_dtype fallback) { return dtype == FLASHMLA_DTYPE_NONE ? fallback : dtype; }
@@ -231,7 +232,7 @@ void DecodeInputs::make_outputs() {
   out_ = make_buffer(memory_, row_elems(out_stride_, kLatent), reference::element_bytes(out_dtype_));
   lse_stride_ = dense_strides(1);
   if (case_.lse_layout != FLASHMLA_LSE_TOKENS_HEADS) lse_stride_ = {case_.is_ragged() ? 0 : heads * tokens, 1, tokens};
-  if (case_.want_lse) lse_ = make_buffer(memory_, case_.total_q() * heads, sizeof(float));
+  if (case_.want_lse) lse_ = make_buffer(memory_, std::max<int64_t>(case_.total_q(), 1) * heads, sizeof(float));
 }
 
 flashmla_lengths DecodeInputs::lengths_of(Buffer const& kv_len, Buffer const& q_offsets) const {

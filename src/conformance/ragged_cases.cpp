@@ -53,6 +53,7 @@ void add_options(Cases& cases) {
   add(cases, "one_token_each", [](DecodeCase& c) { set_offsets(c, {0, 1, 2, 3, 4}), c.causal = true; });
   add(cases, "first_and_last_have_none", [](DecodeCase& c) { set_offsets(c, {0, 0, 2, 3, 3}), c.causal = true; });
   add(cases, "nobody_has_any", [](DecodeCase& c) { set_offsets(c, {0, 0, 0, 0, 0}), c.ragged_tokens = 3; });
+  add(cases, "no_query_token_at_all", [](DecodeCase& c) { set_offsets(c, {0, 0, 0, 0, 0}); });
   add(cases, "one_and_prefill", [](DecodeCase& c) { c.kv_len = {300, 64, 500, 40}, set_offsets(c, {0, 1, 65, 66, 106}), c.causal = true; });
   add(cases, "prefill_of_many_row_tiles",
       [](DecodeCase& c) { c.kv_len = {100, 700, 9, 150}, set_offsets(c, {0, 100, 101, 101, 120}), c.causal = true; });
