@@ -7,6 +7,9 @@
 
 namespace flashmla::conformance {
 
+/// The case, with the length of its longest request declared where the machine needs that for batch-invariant calls.
+DecodeCase with_bounded_chunks(DecodeCase c, Bench const& bench);
+
 Outcome check_decode(DecodeCase const& c, Bench const& bench);
 
 /// The rows of a case to check with a budget: all if they fit, else the corners of (request, query token, head), the

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 
+#include "conformance/decode_check.hpp"
 #include "conformance/decode_inputs.hpp"
 
 namespace flashmla::conformance {
@@ -38,14 +39,15 @@ class InvarianceCheck {
     lse_.assign(inputs_.lse().host(), inputs_.lse().host() + inputs_.lse().bytes());
     for (int round = 0; round < 12; ++round) {
       flashmla_target target = bench_.target;
-      constexpr int32_t kThreads[] = {1, 2, 3, 5, 8};
+      constexpr int32_t kThreads[] = {1, 2, 3, 5, 8}, kMultiprocessors[] = {0, 1, 7, 60, 131};
       if (target.device.kind == FLASHMLA_CPU) target.num_threads = kThreads[round % 5];
+      else target.num_sms = kMultiprocessors[round % 5];
       int32_t const first = random_.between(0, case_.batch() - 1), count = random_.between(1, case_.batch() - first);
       // A schedule of other requests, every third time: it has as many, but of other lengths.
       Slice const slice = {first, count, round % 3 == 2 ? random_.between(0, case_.batch() - first - count) : 0};
       if (Outcome const outcome = run_slice(target, slice); outcome.status != Status::kPassed) return outcome;
       std::string const where = "requests " + std::to_string(first) + " to " + std::to_string(first + count - 1) + " alone, " +
-                                std::to_string(target.num_threads) + " threads: ";
+                                std::to_string(target.num_threads) + " threads, " + std::to_string(target.num_sms) + " multiprocessors: ";
       if (std::string const text = difference("out", out_, inputs_.out(), slice); !text.empty()) return failed(where + text);
       if (std::string const text = difference("lse", lse_, inputs_.lse(), slice); !text.empty()) return failed(where + text);
     }
@@ -103,7 +105,7 @@ class InvarianceCheck {
 
 }  // namespace
 
-Outcome check_invariance(DecodeCase const& c, Bench const& bench) { return InvarianceCheck(c, bench).run(); }
+Outcome check_invariance(DecodeCase const& c, Bench const& bench) { return InvarianceCheck(with_bounded_chunks(c, bench), bench).run(); }
 
 std::vector<DecodeCase> invariance_cases(Tier tier) {
   std::vector<DecodeCase> cases;

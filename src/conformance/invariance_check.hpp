@@ -9,8 +9,8 @@
 namespace flashmla::conformance {
 
 /// Computes the batch of a case once, then random ranges of its requests as batches of their own, with schedules made for
-/// lengths of others too and, on a CPU, with other numbers of threads: bits must not change. Skipped where batch_invariant
-/// is not served.
+/// lengths of others too and with other numbers of threads or multiprocessors: bits must not change. Skipped where
+/// batch_invariant is not served.
 Outcome check_invariance(DecodeCase const& c, Bench const& bench);
 
 std::vector<DecodeCase> invariance_cases(Tier tier);

@@ -11,6 +11,7 @@
 #include <limits>
 #include <sstream>
 
+#include "core/chunks.hpp"
 #include "core/parts.hpp"
 #include "core/schedule.hpp"
 #include "core/workspace.hpp"
@@ -31,13 +32,30 @@ constexpr int32_t kPartCost = 8;
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.6931471805599453094;
 
+/// What the places of batch-invariant chunks follow from: most chunks of a request, most rows of a request and KV head.
+struct ChunkPlaces {
+  int32_t max_chunks, rows;
+};
+ChunkPlaces chunk_places(core::Problem const& problem) {
+  auto const longest = static_cast<int32_t>(problem.max_kv_len);
+  auto const most = static_cast<int32_t>(core::ceil_div(longest, problem.chunk_tokens));
+  return {std::clamp(most, 1, core::kMaxChunks), static_cast<int32_t>(problem.max_q_tokens) * (problem.h_q / problem.h_kv)};
+}
+
+PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& shape) {
+  if (!problem.batch_invariant) return partial_layout(shape);
+  ChunkPlaces const places = chunk_places(problem);
+  int64_t const rows = places.max_chunks == 1 ? 0 : problem.max_batch * problem.h_kv * places.rows;  // below 2^31
+  return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks));
+}
+
 class HopperDecodePlan final : public core::DecodePlan {
  public:
   HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
 
   [[nodiscard]] core::PlanShape shape() const override { return shape_; }
   [[nodiscard]] size_t schedule_bytes() const override { return core::schedule_bytes(shape_.max_workers); }
-  [[nodiscard]] size_t workspace_bytes() const override { return partial_layout(shape_).bytes; }
+  [[nodiscard]] size_t workspace_bytes() const override { return layout_of(problem_, shape_).bytes; }
   void update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const override;
   void reset(void* workspace, flashmla_stream stream) const override;
   void run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const override;
@@ -46,8 +64,10 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
-  [[nodiscard]] DenseDecodeKernel decode_kernel() const {
-    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens)};
+  /// The kernel of calls that are ragged, or not.
+  [[nodiscard]] DenseDecodeKernel decode_kernel(bool is_ragged) const {
+    Calls const calls = is_ragged || problem_.batch_invariant ? Calls::kAny : Calls::kUniform;
+    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens), calls};
   }
 
   core::Problem problem_;
@@ -68,7 +88,7 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
   DeviceGuard const guard("plan_create", device_.index);
   RelaxedCapture const relaxed;
   prepare_plan_schedule();
-  prepare_dense_decode(decode_kernel());
+  for (bool const is_ragged : {false, true}) prepare_dense_decode(decode_kernel(is_ragged));
 }
 
 // The legacy and per-thread default streams belong to whatever device is current, so they need no check.
@@ -112,7 +132,7 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
-  launch_dense_decode(decode_kernel(), params, stream);
+  launch_dense_decode(decode_kernel(call.q_offsets != nullptr), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
@@ -140,7 +160,10 @@ std::string HopperDecodePlan::describe() const {
        << " a worker\n"
        << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
        << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
-       << describe_dense_decode(decode_kernel()) << '\n';
+       << describe_dense_decode(decode_kernel(false)) << '\n';
+  if (problem_.batch_invariant)
+    text << "batch-invariant chunks of " << problem_.chunk_tokens << " tokens, at most " << chunk_places(problem_).max_chunks
+         << " a request\n";
   return text.str();
 }
 
@@ -165,7 +188,8 @@ StartParams start_params(core::Problem const& problem, core::PlanShape const& sh
   start.num_rows = is_ragged ? 0 : call.q_tokens * (problem.h_q / problem.h_kv);
   start.batch = call.batch;
   start.q_tokens = is_ragged ? 0 : call.q_tokens;
-  start.group = static_cast<int16_t>(shape.tile_rows / kCtaRows);
+  start.group = static_cast<int8_t>(shape.tile_rows / kCtaRows);
+  start.is_chunked = problem.batch_invariant ? 1 : 0;
   start.kv_heads = static_cast<int16_t>(problem.h_kv);
   return start;
 }
@@ -185,8 +209,14 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   params.lse_factor = is_natural ? static_cast<float>(kLn2) : 1.0F;
   params.empty_lse = problem.empty_row == FLASHMLA_EMPTY_LSE_MINUS_INF ? -infinity : infinity;
   params.heads_inverse = params.heads == 1 ? 0 : static_cast<uint32_t>(core::ceil_div(int64_t{1} << 32, params.heads));
+  if (problem.batch_invariant) {
+    ChunkPlaces const places = chunk_places(problem);
+    params.chunk_tokens = problem.chunk_tokens;
+    params.max_chunks = places.max_chunks;
+    params.chunk_rows = places.rows;
+  }
   params.workspace = buffers.workspace;
-  PartialLayout const layout = partial_layout(shape);
+  PartialLayout const layout = layout_of(problem, shape);
   params.partial_rows = reinterpret_cast<PartialRow*>(base + layout.rows_offset);
   params.partial_values = base + layout.values_offset;
   return params;

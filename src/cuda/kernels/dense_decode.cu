@@ -8,6 +8,7 @@
 #include "core/parts.hpp"
 #include "cuda/errors.hpp"
 #include "cuda/kernels/dense_decode.cuh"
+#include "cuda/launch.hpp"
 #include "cuda/tensor_map.hpp"
 
 namespace flashmla::cuda {
@@ -15,21 +16,27 @@ namespace {
 
 using Kernel = void (*)(dense_decode::TensorMaps, DenseDecodeParams);
 
-template <class Element>
+template <class Element, Calls kCalls>
 Kernel kernel_of(Paging paging) {
   switch (paging) {
     case Paging::kTiles:
-      return dense_decode::dense_decode_kernel<Element, Paging::kTiles>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kTiles, kCalls>;
     case Paging::kBoxes:
-      return dense_decode::dense_decode_kernel<Element, Paging::kBoxes>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kBoxes, kCalls>;
     case Paging::kRows:
-      return dense_decode::dense_decode_kernel<Element, Paging::kRows>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kRows, kCalls>;
   }
   throw core::Error(FLASHMLA_INTERNAL, "decode: paging: got an unknown one, expected tiles, boxes or rows");
 }
 
+template <class Element>
+Kernel kernel_of(DenseDecodeKernel const& kernel) {
+  return kernel.calls == Calls::kUniform ? kernel_of<Element, Calls::kUniform>(kernel.paging)
+                                         : kernel_of<Element, Calls::kAny>(kernel.paging);
+}
+
 Kernel kernel_for(DenseDecodeKernel const& kernel) {
-  return kernel.kv_dtype == FLASHMLA_BF16 ? kernel_of<__nv_bfloat16>(kernel.paging) : kernel_of<__half>(kernel.paging);
+  return kernel.kv_dtype == FLASHMLA_BF16 ? kernel_of<__nv_bfloat16>(kernel) : kernel_of<__half>(kernel);
 }
 
 bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t element_bytes, int64_t alignment) {
@@ -80,6 +87,7 @@ int choose_group(int64_t rows) {
 void prepare_dense_decode(DenseDecodeKernel const& kernel) {
   check_cuda(cudaFuncSetAttribute(kernel_for(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
              "cudaFuncSetAttribute");
+  load_kernel("plan", dense_decode::merge_chunks_kernel);
 }
 
 void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream) {
@@ -114,6 +122,10 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   config.attrs = &attribute;
   config.numAttrs = 1;
   check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
+  if (!params.start.is_chunked || params.max_chunks == 1) return;
+  int64_t const blocks = core::ceil_div(dense_decode::num_merge_rows(params), dense_decode::kMergeWarps);
+  LaunchShape const merge{static_cast<unsigned>(blocks), dense_decode::kMergeWarps * 32, 0, config.stream};
+  launch_overlapped("decode", dense_decode::merge_chunks_kernel, merge, launched);
 }
 
 std::string describe_dense_decode(DenseDecodeKernel const& kernel) {

@@ -42,6 +42,7 @@
 // Limits. Bases and strides of the cache are multiples of 16 bytes.
 #pragma once
 
+#include "cuda/kernels/dense_decode_chunks.cuh"
 #include "cuda/kernels/dense_decode_consumer.cuh"
 #include "cuda/kernels/dense_decode_epilogue.cuh"
 #include "cuda/kernels/dense_decode_producer.cuh"
@@ -91,7 +92,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   return work;
 }
 
-template <class Element, Paging kPaging>
+template <class Element, Paging kPaging, Calls kCalls>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
   Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
   ptx::grid_dependency_wait();
@@ -125,8 +126,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
       row.sum[half] = shares[0][local] + shares[1][local];
     }
     prefetch_q_rope(s, params, part_index + 1, me.thread);
-    write_part(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
-    if (part.is_whole()) continue;
+    write_part<kCalls>(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
+    if (part.is_whole() || is_chunked<kCalls>(params)) continue;
     arrive_warp(s.stored[me.events++], me.lane);
   }
   uint32_t const events = me.events;
@@ -156,7 +157,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   ptx::fence_mbarrier_init();
 }
 
-template <class Element, Paging kPaging>
+template <class Element, Paging kPaging, Calls kCalls>
 __global__ void __launch_bounds__(kThreads, 1)
     dense_decode_kernel(TensorMaps const __grid_constant__ maps, DenseDecodeParams const __grid_constant__ params) {
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -176,19 +177,21 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == kConsumerThreads)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
       Sources const from{maps, params, ptx::kEvictFirst};
-      if (params.start.is_ragged()) {
-        has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, RaggedCallTiles{&params}), warp);
-        if (warp == 0 && blockIdx.x == 0) check_ragged_requests(params);
-      } else {
+      if constexpr (kCalls == Calls::kUniform) {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
-        has_published = produce<kPaging>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
+        has_published = produce<kPaging, kCalls>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
+      } else {
+        CtaWalk const walk(params.start, work.begin, work.end, RaggedCallTiles{&params});
+        has_published = params.start.is_chunked ? produce<kPaging, kCalls>(s, from, ChunkWalk(params, walk), warp)
+                                                : produce<kPaging, kCalls>(s, from, walk, warp);
+        if (params.start.is_ragged() && warp == 0 && blockIdx.x == 0) check_ragged_requests(params);
       }
     }
     int32_t const event = warp - kFirstPublisher;
     if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item(s, params, event, has_published);
   } else {
     ptx::register_increase<kConsumerRegisters>();
-    consume<Element, kPaging>(s, params, warpgroup);
+    consume<Element, kPaging, kCalls>(s, params, warpgroup);
   }
 }
 

@@ -3,7 +3,8 @@
 // A kernel row computes row tiles of 64 * group rows of a KV head with `group` CTAs in step, each on 64 rows of the same
 // tokens, so that the KV of a request is read from DRAM once. Worker w of the schedule is CTAs w * group .. w * group + group - 1.
 // Whole items are written to `out` and `lse`. Of an item that several workers share, each leaves a partial result in the
-// workspace, and when all are there, each merges its slice of the rows: nothing follows on the stream.
+// workspace, and when all are there, each merges its slice of the rows: nothing follows on the stream. Batch-invariant calls
+// leave a partial result for every chunk of a request (core/chunks.hpp), and a second kernel adds them up in order.
 #pragma once
 
 #include <cstdint>
@@ -39,6 +40,12 @@ constexpr Paging choose_paging(int32_t page_tokens) {
   if (page_tokens % kTileTokens == 0) return Paging::kTiles;
   return page_tokens % 8 == 0 ? Paging::kBoxes : Paging::kRows;
 }
+/// What a kernel has code for: short calls notice what they have no use for.
+enum class Calls : int32_t {
+  kUniform,  // every request has as many query tokens, and is cut where it balances best
+  kAny,      // ragged and batch-invariant calls as well
+};
+
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {
   void const* schedule;
@@ -51,9 +58,10 @@ struct alignas(64) StartParams {
   int32_t num_row_tiles;  // of every request; 0: ragged
   int32_t num_rows;       // (query token, head) of every request and KV head; 0: ragged
   int32_t batch;
-  int32_t q_tokens;  // of every request; 0: ragged
-  int16_t group;     // CTAs a worker; tile_rows = 64 * group
-  int16_t kv_heads;  // row tiles are those of the first KV head, of the second, ...
+  int32_t q_tokens;   // of every request; 0: ragged
+  int8_t group;       // CTAs a worker; tile_rows = 64 * group
+  int8_t is_chunked;  // batch-invariant
+  int16_t kv_heads;   // row tiles are those of the first KV head, of the second, ...
 
   [[nodiscard]] constexpr bool is_ragged() const { return q_tokens == 0; }
 };
@@ -69,13 +77,16 @@ struct DenseDecodeParams {
   float lse_factor;          // ln 2 for natural lse, 1 for base 2: lse = factor * lse_log2
   float empty_lse;           // of a row that sees no key
   uint32_t heads_inverse;    // ceil(2^32 / heads), so that row / heads is one multiplication
+  int32_t chunk_tokens;      // batch-invariant: of the problem; and what places of chunks follow from:
+  int32_t max_chunks;        //   most of a request
+  int32_t chunk_rows;        //   most rows of a request and KV head
   int32_t out_dtype;         // set by the launch: flashmla_dtype
   int32_t q_is_tensor;       // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
   int32_t q_is_aligned;      // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_alignment;     // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
   void* workspace;           // WorkspaceHeader, and behind it:
-  PartialRow* partial_rows;  // [2 * max_workers, group, 64]
-  void* partial_values;      // [2 * max_workers, group, 64, 512] of 2 bytes
+  PartialRow* partial_rows;  // [2 * max_workers, group, 64], or of chunks [max_batch, kv_heads, max_chunks, chunk_rows]
+  void* partial_values;      // the same of [512] of 2 bytes
 };
 
 /// Which kernel serves a call.
@@ -83,16 +94,20 @@ struct DenseDecodeKernel {
   flashmla_dtype kv_dtype;
   flashmla_dtype out_dtype;
   Paging paging;
+  Calls calls;
 };
 
 /// The workspace behind its header.
 struct PartialLayout {
   size_t rows_offset, values_offset, bytes;
 };
-constexpr PartialLayout partial_layout(core::PlanShape const& shape) {
-  size_t const rows = static_cast<size_t>(core::num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows);
+constexpr PartialLayout partial_layout(size_t rows) {
   size_t const rows_offset = sizeof(core::WorkspaceHeader), values_offset = rows_offset + rows * sizeof(PartialRow);
   return {rows_offset, values_offset, values_offset + rows * kPartialRowBytes};
+}
+
+constexpr PartialLayout partial_layout(core::PlanShape const& shape) {
+  return partial_layout(static_cast<size_t>(core::num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows));
 }
 
 /// CTAs a worker for requests of up to `rows` = q_tokens * h_q rows: as many 64-row tiles in step as fill with least waste.
@@ -100,7 +115,8 @@ int choose_group(int64_t rows);
 
 /// Sets the kernel's attributes; legal inside capture. Throws core::Error.
 void prepare_dense_decode(DenseDecodeKernel const& kernel);
-/// Enqueues the decode kernel with programmatic dependent launch; makes the cache's tensor map. Throws core::Error.
+/// Enqueues the decode kernel with programmatic dependent launch, and for chunks their merge; makes the cache's tensor map. Throws
+/// core::Error.
 void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream);
 /// Registers, shared memory and threads of the kernel, for describe().
 std::string describe_dense_decode(DenseDecodeKernel const& kernel);

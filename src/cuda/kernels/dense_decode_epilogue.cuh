@@ -97,6 +97,7 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
 }
 
 /// The thread's two rows at the end of a part; max (log2 units) and sum are those of the whole row.
+template <Calls kCalls>
 __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2], float const (&sum)[2], DenseDecodeParams const& params,
                                            Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
@@ -108,8 +109,7 @@ __device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2
     ends.lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
     ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
   }
-  if (!part.is_whole())
-    return write_partial_rows(o, ends, slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), params, me);
+  if (!part.is_whole()) return write_partial_rows(o, ends, partial_place<kCalls>(params, part), params, me);
   if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {
     float factor[2];
 #pragma unroll

@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "core/chunks.hpp"
 #include "core/parts.hpp"
 #include "core/schedule.hpp"
 #include "core/visible.hpp"
@@ -43,6 +44,11 @@ struct alignas(16) Part {
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
 };
+
+template <Calls kCalls>
+__device__ __forceinline__ bool is_chunked(DenseDecodeParams const& params) {
+  return kCalls == Calls::kAny && params.start.is_chunked != 0;
+}
 
 /// Asked before anybody knows whether the schedule is one at all.
 __device__ __forceinline__ bool is_in_batch(StartParams const& start, core::WorkerBegin const& begin) {
@@ -84,6 +90,7 @@ class CtaWalk {
       part.kv_len = core::clamp_length(request == first_request_ ? first_length_ : start_->kv_len[request], start_->length_limit);
       core::Part const found = walk_.part(part.kv_len);
       walk_.advance();
+      first_token_ = found.first_token, last_token_ = found.last_token;
       int32_t row_tile = found.row_tile;
       part.rows = {found.request, 0, start_->num_rows, 0, 0};
       if constexpr (!RowTiles::kIsUniform) {
@@ -107,12 +114,58 @@ class CtaWalk {
     return false;
   }
 
+  /// Where the latest part begins and ends.
+  [[nodiscard]] __device__ __forceinline__ int32_t first_token() const { return first_token_; }
+  [[nodiscard]] __device__ __forceinline__ int32_t last_token() const { return last_token_; }
+
  private:
   StartParams const* start_;
   RowTiles row_tiles_;
   core::PartWalkOver<RowTiles> walk_;
   int32_t first_request_, first_length_;
+  int32_t first_token_ = 0, last_token_ = 0;
 };
+
+/// The chunks that begin in the parts of a walk, each as a part of its own: split is the chunk's number, num_splits how many the
+/// request has.
+template <class RowTiles>
+class ChunkWalk {
+ public:
+  __device__ __forceinline__ ChunkWalk(DenseDecodeParams const& params, CtaWalk<RowTiles> const& walk) : params_(&params), walk_(walk) {}
+
+  /// False at the end.
+  __device__ __forceinline__ bool next(Part& part) {
+    int32_t const chunk_tokens = params_->chunk_tokens;
+    while (range_.first >= range_.last) {
+      if (!walk_.next(part_)) return false;
+      length_ = core::chunk_length(chunk_tokens, part_.kv_len);
+      // Of a part behind the first, token 0 means that all of it lies beyond a shorter request.
+      bool const is_beyond = part_.split > 0 && walk_.first_token() == 0;
+      range_ =
+          is_beyond ? core::ChunkRange{1, 1} : core::chunks_between(chunk_tokens, part_.kv_len, walk_.first_token(), walk_.last_token());
+    }
+    int32_t const first = range_.first * length_, tokens = min(length_, part_.kv_len - first);
+    part = part_;
+    part.first_tile = first / kTileTokens;
+    part.num_tiles = (tokens + kTileTokens - 1) / kTileTokens;
+    part.split = range_.first++;
+    part.num_splits = core::num_chunks(chunk_tokens, part_.kv_len);
+    return true;
+  }
+
+ private:
+  DenseDecodeParams const* params_;
+  CtaWalk<RowTiles> walk_;
+  Part part_{};
+  core::ChunkRange range_{0, 0};  // still to come of part_
+  int32_t length_ = 0;            // of a chunk
+};
+
+/// Where a chunk's result of a row lies.
+__device__ __forceinline__ int64_t chunk_row(DenseDecodeParams const& params, RowSpan const& rows, int32_t chunk, int32_t row) {
+  int64_t const head = static_cast<int64_t>(rows.request) * params.start.kv_heads + rows.kv_head;
+  return (head * params.max_chunks + chunk) * params.chunk_rows + row;
+}
 
 /// Where a row belongs.
 struct RowTarget {

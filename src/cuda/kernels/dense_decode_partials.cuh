@@ -92,14 +92,27 @@ struct RowEnds {
   float inverse[2];   // 1 / l; 0 then
 };
 
+/// Where the CTA's 64 rows of a partial result go.
+struct PartialPlace {
+  int64_t first_row;
+  int32_t num_rows;  // that have a place
+};
+
+template <Calls kCalls>
+__device__ __forceinline__ PartialPlace partial_place(DenseDecodeParams const& params, Part const& part) {
+  if (!is_chunked<kCalls>(params)) return {slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, part.split), kCtaRows};
+  return {chunk_row(params, part.rows, part.split, part.rows.row_begin), part.rows.num_rows - part.rows.row_begin};
+}
+
 /// The thread's two rows, as FP16 to memory.
-__device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnds const& ends, int64_t first_row,
+__device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnds const& ends, PartialPlace const& place,
                                                    DenseDecodeParams const& params, OutputThread const& me) {
   float largest[2];
   largest_of_rows(o, largest);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    int64_t const row = first_row + fragment_row(me.thread, half);
+    if (fragment_row(me.thread, half) >= place.num_rows) continue;
+    int64_t const row = place.first_row + fragment_row(me.thread, half);
     // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
     uint32_t const exponent = max(__float_as_uint(largest[half]) >> 23, 15U);
     float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);

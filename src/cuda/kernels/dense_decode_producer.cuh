@@ -26,8 +26,9 @@ __device__ __forceinline__ void check_ragged_requests(DenseDecodeParams const& p
 }
 
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
+template <Calls kCalls>
 __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
-  bool const is_shared = part.rows.request >= 0 && !part.is_whole();
+  bool const is_shared = part.rows.request >= 0 && !part.is_whole() && !is_chunked<kCalls>(from.params);
   ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
   if (threadIdx.x % 32 == 0) {
     s.parts[part_index % 2] = part;
@@ -52,8 +53,8 @@ __device__ __forceinline__ void publish(Shared& s, DenseDecodeParams const& para
 
 /// Loader 0 walks the parts, announces them and asks for Q; all loaders bring their share of the tiles. Loader `kFirstPublisher`
 /// looks after each tile whether the CTA's first partial result is stored, and publishes it: true if it did.
-template <Paging kPaging, class RowTiles>
-__device__ __forceinline__ bool produce(Shared& s, Sources const& from, CtaWalk<RowTiles> walk, int32_t loader) {
+template <Paging kPaging, Calls kCalls, class Walk>
+__device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk walk, int32_t loader) {
   int const lane = threadIdx.x % 32;
   uint32_t count = 0, events = 0;
   Part part;
@@ -62,7 +63,7 @@ __device__ __forceinline__ bool produce(Shared& s, Sources const& from, CtaWalk<
     has_part = walk.next(part);
     if (!has_part) part.rows.request = -1, part.num_tiles = 0;
     TileLoader<kPaging> tiles(from, part, lane, loader);
-    if (loader == 0) announce(s, from, part, part_index, events);
+    if (loader == 0) announce<kCalls>(s, from, part, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       tiles.load(s, {count, i, min(part.kv_len - (part.first_tile + i) * kTileTokens, kTileTokens)});
       if (kLoaders<kPaging> > 1 && loader == kFirstPublisher && !has_published && uniform(ptx::mbarrier_test(s.stored[0], 0)) != 0) {

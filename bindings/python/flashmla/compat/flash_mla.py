@@ -102,6 +102,7 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
         and attn_sink is indices is extra_k_cache is extra_indices_in_kvcache is topk_length is extra_topk_length is num_splits is None
         and not is_fp8_kvcache
         and not metadata.capture
+        and not enable_batch_invariant  # whose plan holds requests as long as the table at that time
     ):
         try:
             result = metadata.runner.run(metadata.schedule, None, q, k_cache, block_table, cache_seqlens, out=None, lse=None)
@@ -114,7 +115,7 @@ def flash_mla_with_kvcache(q, k_cache, block_table, cache_seqlens, head_dim_v, t
               "topk_length": topk_length, "extra_topk_length": extra_topk_length}  # fmt: skip
     _refuse_what_is_not_built(is_fp8_kvcache, sparse)
     _check_tensors({"q": q, "k_cache": k_cache, "block_table": block_table, "cache_seqlens": cache_seqlens})
-    asked = _asked(q, k_cache, options)
+    asked = _asked(q, k_cache, options, block_table)
     try:
         if type(metadata) is SchedulerMetadata:
             if num_splits is not None:
@@ -152,8 +153,9 @@ def _check_tensors(tensors):
             raise invalid(_OPERATION, name, tensor_text(tensor), "a torch.Tensor")
 
 
-def _asked(q, k_cache, options):
-    """What a call asks of a plan: every field of its key but the batch, then (batch, s_q)."""
+def _asked(q, k_cache, options, block_table=None):
+    """What a call asks of a plan: every field of its key but the batch, then (batch, s_q). Batch-invariant plans declare the longest
+    request, the width of block_table rounded up to a power of two."""
     head_dim_v, scale, causal, batch_invariant = options
     if q.dim() != 4:
         raise invalid(_OPERATION, "q", f"rank {q.dim()}", "rank 4: [batch, s_q, h_q, 576]")
@@ -167,15 +169,18 @@ def _asked(q, k_cache, options):
         raise unsupported(_OPERATION, "head_dim_v", head_dim_v, "512")
     batch, s_q, h_q, _ = q.shape
     h_kv = k_cache.shape[2] if k_cache.dim() == 4 else 1
-    key = (device_of(q), h_q, h_kv, _FORMATS[k_cache.dtype], k_cache.shape[1], s_q, bool(causal), scale, bool(batch_invariant))
+    longest = 0
+    if batch_invariant and block_table is not None and block_table.dim() == 2:
+        longest = min(1 << max(block_table.shape[1] * k_cache.shape[1] - 1, 0).bit_length(), 2**31 - 1)
+    key = (device_of(q), h_q, h_kv, _FORMATS[k_cache.dtype], k_cache.shape[1], s_q, bool(causal), scale, bool(batch_invariant), longest)
     return key, (batch, s_q)
 
 
 def _plan_for(asked):
-    (device, h_q, h_kv, kv_format, page, s_q, causal, scale, batch_invariant), (batch, _) = asked
+    (device, h_q, h_kv, kv_format, page, s_q, causal, scale, batch_invariant, longest), (batch, _) = asked
     return shared_plan(
         device, batch, h_q=h_q, h_kv=h_kv, kv_format=kv_format, page_tokens=page, max_q_tokens=max(s_q, 1), causal=causal, scale=scale,
-        batch_invariant=batch_invariant,
+        batch_invariant=batch_invariant, max_kv_len=longest,
     )  # fmt: skip
 
 
@@ -223,7 +228,9 @@ def _check_two_tensors(metadata, num_splits, q):
         _metadata.check_rows(_OPERATION, metadata)
 
 
-_FIELDS = ("device", "h_q", "h_kv", "format", "page", "s_q", "causal", "softmax_scale", "enable_batch_invariant", "batch")
+_FIELDS = (
+    "device", "h_q", "h_kv", "format", "page", "s_q", "causal", "softmax_scale", "enable_batch_invariant", "longest request", "batch"
+)  # fmt: skip
 
 
 def _values(asked):
@@ -246,6 +253,7 @@ def _renamed(error, metadata, q, k_cache, cache_seqlens):
     if type(metadata) is SchedulerMetadata and metadata.asked is not None:
         try:
             asked = _asked(q, k_cache, metadata.options)
+            asked = ((*asked[0][:-1], metadata.asked[0][-1]), asked[1])
         except Error as own:
             return own
         if asked != metadata.asked:

@@ -1,0 +1,98 @@
+// The merge of batch-invariant chunks: a warp a row adds up what dense_decode.cuh has left of each of its chunks.
+//
+// Math: that of dense_decode_partials.cuh. The order depends on nothing but the number of chunks: weights are summed by lane and
+//   then across the warp, values in the order of chunks.
+// Roles: a lane has units `lane` and `lane` + 32 of the row: 16 of its 512 values.
+// Timeline: largest lse -> sum of weights -> values, four chunks in flight.
+// Shared memory, barriers: none. Limits: at most core::kMaxChunks chunks; rows of one chunk are finished already.
+#pragma once
+
+#include "cuda/kernels/dense_decode_partials.cuh"
+
+namespace flashmla::cuda::dense_decode {
+
+inline constexpr int kMergeWarps = 8;  // of a block
+
+/// Rows of a call, those of ragged requests counted as if each had as many as one may have.
+__host__ __device__ constexpr int64_t num_merge_rows(DenseDecodeParams const& params) {
+  return static_cast<int64_t>(params.call.batch) * params.start.kv_heads * params.call.q_tokens * params.heads;
+}
+
+/// Row `index` of all, and its number in `rows`; false where it does not exist.
+__device__ __forceinline__ bool find_row(DenseDecodeParams const& params, int64_t index, RowSpan& rows) {
+  int32_t const of_head = params.call.q_tokens * params.heads;
+  auto const head = static_cast<int32_t>(index / of_head);  // of all requests
+  rows.request = head / params.start.kv_heads;
+  rows.kv_head = head % params.start.kv_heads;
+  rows.row_begin = static_cast<int32_t>(index % of_head);
+  core::QueryTokens const tokens = core::query_tokens(params.call.query_bounds(), rows.request);
+  rows.num_rows = tokens.count * params.heads;
+  rows.first_token = tokens.first;
+  return rows.row_begin < rows.num_rows;
+}
+
+/// A row's chunks.
+struct ChunkCells {
+  uint4 const* values;  // [chunk][chunk_rows][64 units]
+  float2 const* rows;   // [chunk][chunk_rows][2 halves]: lse, scale
+  int32_t count;
+  int64_t stride;  // chunk_rows
+};
+
+/// The largest lse of the chunks, and the sum of their weights against it.
+__device__ __forceinline__ float2 sum_weights(ChunkCells const& chunks, int32_t lane) {
+  float max = -INFINITY;
+  for (int32_t c = lane; c < chunks.count; c += 32) max = fmaxf(max, __ldcg(chunks.rows + 2 * c * chunks.stride).x);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffU, max, step));
+  float sum = 0.0F;
+  float const reference = max == -INFINITY ? 0.0F : max;
+  for (int32_t c = lane; c < chunks.count; c += 32) sum += ptx::exp2_approx(__ldcg(chunks.rows + 2 * c * chunks.stride).x - reference);
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffU, sum, step);
+  return make_float2(max, sum);
+}
+
+/// Adds half `half` of every chunk's values to `sums`.
+__device__ __forceinline__ void add_chunks(float (&sums)[8], ChunkCells const& chunks, float reference, int half, int32_t lane) {
+#pragma unroll 4
+  for (int32_t c = 0; c < chunks.count; ++c) {
+    float2 const row = __ldcg(chunks.rows + 2 * c * chunks.stride + half);
+    uint4 const values = __ldcg(chunks.values + c * chunks.stride * kRowUnits + half * 32 + lane);
+    float const weight = ptx::exp2_approx(row.x - reference) * row.y;
+    uint32_t const words[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+      sums[2 * k] = fmaf(weight, pair.x, sums[2 * k]), sums[2 * k + 1] = fmaf(weight, pair.y, sums[2 * k + 1]);
+    }
+  }
+}
+
+inline __global__ void __launch_bounds__(kMergeWarps * 32) merge_chunks_kernel(DenseDecodeParams const __grid_constant__ params) {
+  ptx::grid_dependency_wait();
+  ptx::grid_launch_dependents();
+  auto const lane = static_cast<int32_t>(threadIdx.x % 32);
+  int64_t const index = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / 32;
+  RowSpan rows;
+  if (index >= num_merge_rows(params) || !find_row(params, index, rows)) return;
+  int32_t const kv_len = core::clamp_length(params.call.kv_len[rows.request], params.start.length_limit);
+  int32_t const count = core::num_chunks(params.chunk_tokens, kv_len);
+  if (count == 1) return;
+  int64_t const first = chunk_row(params, rows, 0, rows.row_begin);
+  ChunkCells const chunks{static_cast<uint4 const*>(params.partial_values) + first * kRowUnits,
+                          reinterpret_cast<float2 const*>(params.partial_rows) + first * 2, count, params.chunk_rows};
+  float2 const max_sum = sum_weights(chunks, lane);
+  SharedItem const item{rows, 0, 1};
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    UnitTarget const target = unit_target(params, item, half * 32 + lane);
+    float sums[8] = {};
+    add_chunks(sums, chunks, max_sum.x == -INFINITY ? 0.0F : max_sum.x, half, lane);
+    float const factor = finish_row(params, item, target.row, max_sum, half == 0 && lane == 0);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) store_pair(params, target.offset + 8 * k, make_float2(sums[2 * k] * factor, sums[2 * k + 1] * factor));
+  }
+}
+
+}  // namespace flashmla::cuda::dense_decode
