@@ -53,7 +53,7 @@ WorkerMemory WorkerLayout::worker(void* workspace, int32_t worker) const {
 WorkerMemory WorkerLayout::carve(char* base, size_t* bytes) const {
   size_t const rows = static_cast<size_t>(max_rows_), qk_dim = static_cast<size_t>(qk_dim_), v_dim = static_cast<size_t>(v_dim_);
   size_t const padded = round_up(rows, kBlockRows);  // blocks * 16
-  size_t const panel_fp32 = kTileTokens * (qk_dim + kPanelPad) * sizeof(float), panel_pairs = kTileTokens * v_dim * sizeof(uint16_t);
+  size_t const panel_fp32 = size_t{kTileTokens} * kPanelStride * sizeof(float), panel_pairs = kTileTokens * v_dim * sizeof(uint16_t);
   Carver carver(base);
   WorkerMemory memory{};
   carver.take(memory.scratch.acc, padded * v_dim);

@@ -63,7 +63,7 @@ class Setup {
                      take<char>(kMaxRows * kQkDim * 4),
                      take<float>(kMaxRows * kTileTokens),
                      take<uint16_t>(kMaxRows * kTileTokens),
-                     take<char>(kTileTokens * (kQkDim + kPanelPad) * 4),
+                     take<char>(kTileTokens * kPanelStride * 4),
                      take<uint16_t>(kGroupTokens * kQkDim),
                      take<float>(kMaxRows),
                      take<float>(kMaxRows),

@@ -9,6 +9,7 @@
 // whose maximum rose are rescaled, and these soon are few.
 #pragma once
 
+#include "cpu/generic/query_pairs.hpp"
 #include "cpu/generic/softmax.hpp"
 #include "cpu/isa/scalar.hpp"
 
@@ -17,11 +18,12 @@ namespace flashmla::cpu {
 template <class Isa>
 struct DecodeTiles {
   static void run(PartTask const& task) {
-    pack_queries(task);
-    Softmax<Isa>::begin(task);
-    Unit::configure();
     Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    Prefetcher<Isa>(task, tiles[0]).all();
+    QueryPairs<Isa>::pack(task);
+    Softmax<Isa>::begin(task);
+    Unit::configure();
     int at = 0;
     for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
       Tile const& tile = tiles[at];
@@ -46,31 +48,13 @@ struct DecodeTiles {
   static constexpr ptrdiff_t kStrip = kTileTokens * kBlockRows;  // numbers in 16 columns of a tile of tokens
   static constexpr ptrdiff_t kWeightBytes = kTileTokens * sizeof(uint16_t);
 
-  static uint16_t* queries(PartTask const& task, int block) {
-    return reinterpret_cast<uint16_t*>(task.scratch.queries) + static_cast<ptrdiff_t>(block) * (task.latent + task.rope) * kBlockRows;
-  }
+  static uint16_t* queries(PartTask const& task, int block) { return QueryPairs<Isa>::of_block(task, block); }
   static float* scores(PartTask const& task, int block) {
     return task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
   }
   /// Probabilities, [row][token]: they take the place of the scores.
   static uint16_t* weights(PartTask const& task, int block) { return reinterpret_cast<uint16_t*>(scores(task, block)); }
   static uint16_t* strip(PartTask const& task, int i) { return reinterpret_cast<uint16_t*>(task.scratch.panel) + i * kStrip; }
-
-  /// queries[block][k / 2][row][2]; rows that pad the last block are zero.
-  static void pack_queries(PartTask const& task) {
-    for (int r = 0; r < task.num_blocks * kBlockRows; ++r) {
-      uint16_t* const out = queries(task, r / kBlockRows) + r % kBlockRows * 2;
-      pack_row(out, r < task.num_rows ? task.q_nope[r] : nullptr, task.latent);
-      pack_row(out + task.latent * kBlockRows, r < task.num_rows ? task.q_pe[r] : nullptr, task.rope);
-    }
-  }
-  static void pack_row(uint16_t* out, void const* in, int n) {
-    constexpr size_t kPair = 2 * sizeof(uint16_t);
-    for (int k = 0; k < n; k += 2, out += 2 * kBlockRows) {
-      if (in == nullptr) memset(out, 0, kPair);
-      else memcpy(out, static_cast<uint16_t const*>(in) + k, kPair);
-    }
-  }
 
   /// All groups of a tile, those that lie beyond its tokens too: they are zeros.
   static void score(PartTask const& task, Tile const& tile, Prefetcher<Isa>* ahead) {
@@ -147,9 +131,11 @@ struct DecodeTiles {
       constexpr ptrdiff_t kGroup = kGroupTokens * kBlockRows;
       memset(pairs + tile.num_groups * kGroup, 0, kGroup * sizeof(uint16_t));
     }
-    for (int s = 0; s < depth_steps(tile); ++s)
-      Isa::transpose_words(reinterpret_cast<uint32_t*>(weights(task, block) + s * kDepth), kTileTokens / 2,
-                           reinterpret_cast<uint32_t const*>(pairs + s * kDepth * kBlockRows));
+    for (int s = 0; s < depth_steps(tile); ++s) {
+      uint32_t const* in[16];
+      for (int i = 0; i < 16; ++i) in[i] = reinterpret_cast<uint32_t const*>(pairs + s * kDepth * kBlockRows) + i * kBlockRows;
+      Isa::transpose_words(reinterpret_cast<uint32_t*>(weights(task, block) + s * kDepth), kTileTokens / 2, in);
+    }
   }
 
   static void rescale(PartTask const& task, int block) {

@@ -102,10 +102,17 @@ struct Prefetcher {
         latent_bytes(task.latent * number_bytes(task.keys.storage)),
         rope_bytes(task.rope * number_bytes(task.keys.storage)) {}
 
+  void all() { some(kTileTokens * (latent_bytes + rope_bytes)); }
   void some(int lines) {
-    while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
-      Isa::prefetch(byte < latent_bytes ? tile->latent[token] + byte : tile->rope[token] + (byte - latent_bytes));
-      byte += 64;
+    int const num_tokens = tile->num_groups * kGroupTokens;
+    while (lines > 0 && token < num_tokens) {
+      bool const in_latent = byte < latent_bytes;
+      char const* const from = in_latent ? tile->latent[token] + byte : tile->rope[token] + (byte - latent_bytes);
+      int const end = in_latent ? latent_bytes : latent_bytes + rope_bytes, left = (end - byte + 63) / 64,
+                count = lines < left ? lines : left;
+      for (int i = 0; i < count; ++i) Isa::prefetch(from + i * 64);
+      lines -= count;
+      byte = count == left ? end : byte + count * 64;
       if (byte < latent_bytes + rope_bytes) continue;
       byte = 0;
       ++token;

@@ -13,7 +13,9 @@ inline constexpr int kBlockRows = 16;
 inline constexpr int kGroupTokens = 16;
 inline constexpr int kTileTokens = 64;
 inline constexpr int kTileGroups = kTileTokens / kGroupTokens;
-inline constexpr int kPanelPad = 16;  // floats after a widened token, so that tokens do not share cache sets
+/// Floats between widened tokens: 576 numbers and 16 that keep tokens from sharing cache sets. Constant, so that 16 tokens are
+/// reached from one register.
+inline constexpr int kPanelStride = 592;
 
 enum class Storage : int32_t { kBf16, kFp16, kFp32 };
 constexpr int number_bytes(Storage storage) { return storage == Storage::kFp32 ? 4 : 2; }
@@ -39,7 +41,7 @@ struct Scratch {
   char* queries;     // packed: float32 [blocks][qk_dim][16], or BF16 pairs [blocks][qk_dim / 2][16][2]
   float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
   uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
-  char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [2][kTileTokens / 2][16][2]
+  char* panel;       // float32 [kTileTokens][kPanelStride], or BF16 pairs [2][kTileTokens / 2][16][2]
   uint16_t* staged;  // [kTileTokens][qk_dim] groups that can't be used in place
   float* row_max;    // [blocks][16], log2 domain
   float* row_sum;    // [blocks][16]
