@@ -19,7 +19,7 @@ struct DecodeBf16 {
   static void run(PartTask const& task) {
     Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
-    Prefetcher<Isa>(task, tiles[0]).all();
+    Prefetcher<Isa>(task, &tiles[0]).all();
     QueryPairs<Isa>::pack(task);
     Softmax<Isa>::begin(task);
     int at = 0;
@@ -27,7 +27,7 @@ struct DecodeBf16 {
       Tile const &tile = tiles[at], &next = tiles[at ^ 1];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       score(task, tile, next);
-      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run<true>(task, tile, block);
+      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<true>(task, tile, block);
       weigh_values(task, tile, next, token == task.first_token);
     }
   }

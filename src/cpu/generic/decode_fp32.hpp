@@ -21,7 +21,7 @@ struct DecodeFp32 {
   static void run(PartTask const& task) {
     Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
-    Prefetcher<Isa>(task, tiles[0]).all();
+    Prefetcher<Isa>(task, &tiles[0]).all();
     pack_queries(task);
     Softmax<Isa>::begin(task);
     int at = 0;
@@ -29,9 +29,9 @@ struct DecodeFp32 {
       Tile const& tile = tiles[at];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       Panel const panel = panel_of(task, tile);
-      Prefetcher<Isa> ahead(task, tiles[at ^ 1]);
+      Prefetcher<Isa> ahead(task, &tiles[at ^ 1]);
       score(task, tile, panel, &ahead);
-      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run<false>(task, tile, block);
+      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<false>(task, tile, block);
       weigh_values(task, tile, panel, token == task.first_token, &ahead);
     }
   }

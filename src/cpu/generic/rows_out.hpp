@@ -16,7 +16,7 @@ struct RowsOut {
   }
 
   static void emit(EmitTask const& task) {
-    if (task.layout == AccLayout::kBlocks) return emit_blocks(task);
+    if (task.layout != AccLayout::kRows) return emit_blocks(task);
     for (int r = 0; r < task.num_rows; ++r) {
       scale(task.row, task.acc + static_cast<ptrdiff_t>(r) * task.v_dim, task.factor[r], task.v_dim);
       store(task.out[r], task.storage, task.row, task.v_dim);
@@ -47,20 +47,23 @@ struct RowsOut {
     for (int i = 0; i < n; i += 16) Isa::store(out + i, Isa::mul(Isa::load(in + i), by));
   }
 
-  /// 16 columns of 16 rows at a time, turned over.
+  /// 16 columns of 16 rows at a time, turned over where rows are the fastest.
   static void emit_blocks(EmitTask const& task) {
-    alignas(64) float turned[kBlockRows * kBlockRows];
+    alignas(64) float turned[kBlockRows * kBlockRows], row[kBlockRows];
     int const bytes = number_bytes(task.storage);
     for (int first = 0; first < task.num_rows; first += kBlockRows) {
       float const* acc = task.acc + static_cast<ptrdiff_t>(first) * task.v_dim;
       int const count = task.num_rows - first < kBlockRows ? task.num_rows - first : kBlockRows;
       for (int column = 0; column < task.v_dim; column += kBlockRows, acc += kBlockRows * kBlockRows) {
-        uint32_t const* in[kBlockRows];
-        for (int i = 0; i < kBlockRows; ++i) in[i] = reinterpret_cast<uint32_t const*>(acc + i * kBlockRows);
-        Isa::transpose_words(reinterpret_cast<uint32_t*>(turned), kBlockRows, in);
+        float const* rows = acc;
+        if (task.layout == AccLayout::kBlocks) {
+          uint32_t const* in[kBlockRows];
+          for (int i = 0; i < kBlockRows; ++i) in[i] = reinterpret_cast<uint32_t const*>(acc + i * kBlockRows);
+          Isa::transpose_words(reinterpret_cast<uint32_t*>(turned), kBlockRows, in);
+          rows = turned;
+        }
         for (int r = 0; r < count; ++r) {
-          float* const row = turned + r * kBlockRows;
-          scale(row, row, task.factor[first + r], kBlockRows);
+          scale(row, rows + r * kBlockRows, task.factor[first + r], kBlockRows);
           store(static_cast<char*>(task.out[first + r]) + column * bytes, task.storage, row, kBlockRows);
         }
       }
