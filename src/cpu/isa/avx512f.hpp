@@ -19,8 +19,7 @@ namespace flashmla::cpu {
 
 struct Avx512f {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false, kHasTileFmaPair = true;
-  static constexpr int kNarrowRowsBf16 = 13, kNarrowRowsFp16 = 12;
-  static constexpr int kNarrowRowsFp32 = 12;  // not measured: as FP16
+  static constexpr int kNarrowRowsBf16 = 11, kNarrowRowsFp16 = 11, kNarrowRowsFp32 = 8;
 
   using Rows = __m512;
 
