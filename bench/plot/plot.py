@@ -39,15 +39,15 @@ def plot_over_kv(all_axes, results: dict[str, dict]) -> None:
         for heads in dict.fromkeys(row["heads"] for row in result["rows"]):
             rows = [row for row in result["rows"] if row["heads"] == heads and "fraction_of_floor" in row]
             lengths = [row["kv"] for row in rows]
-            (line,) = axes.plot(lengths, [100 * row["fraction_of_floor_best"] for row in rows], "o-", markersize=3, label=f"{heads} heads")
+            (line,) = axes.plot(lengths, [100 * row["fraction_of_floor_best"] for row in rows], "o-", markersize=3, label=f"{heads} head{'s' * (heads > 1)}")
             axes.plot(lengths, [100 * row["fraction_of_floor"] for row in rows], ":", color=line.get_color())
         axes.set_xscale("log", base=2)
-        axes.set_ylim(0, 105)
+        axes.set_ylim(bottom=0)
         axes.set_title(name.replace("_", " "), fontsize=9)
         axes.set_xlabel("tokens in the cache")
         axes.grid(alpha=0.3)
     all_axes[0].set_ylabel("% of the floor, max(FLOP / rate, bytes / bandwidth)")
-    all_axes[-1].legend(fontsize=7)
+    all_axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def plot_replay(all_axes, result: dict) -> None:
