@@ -1,7 +1,7 @@
 """Plots what `flashmla bench --json` and `flashmla replay --json` wrote: python plot.py RESULT.json [...] -o OUT.png
 
 Bench files give one bar a shape, its share of the floor; several files (machines, versions, instruction sets) stand side
-by side. A replay file gives the batch, the cache and the time of each step. A file of a comparison with other libraries, with
+by side. With --over-kv each gets a panel with the share over the length, one line for each number of heads: solid the best round, dotted the median. A replay file gives the batch, the cache and the time of each step. A file of a comparison with other libraries, with
 the ceilings measured in the same run ({"ceilings": {"read_GBps", "bf16_TFLOPS", "gpu"}, "results": [{"name", "floor_us", LIBRARY:
 {"us", "tflops", "gbps"}}]}), gives a roofline and the times of the short calls. Needs matplotlib (requirements.txt).
 """
@@ -32,6 +32,22 @@ def plot_bench(axes, results: dict[str, dict]) -> None:
     axes.set_xlabel("% of the floor, max(FLOP / rate, bytes / bandwidth)")
     axes.invert_yaxis()
     axes.legend(fontsize=8)
+
+
+def plot_over_kv(all_axes, results: dict[str, dict]) -> None:
+    for axes, (name, result) in zip(all_axes, results.items()):
+        for heads in dict.fromkeys(row["heads"] for row in result["rows"]):
+            rows = [row for row in result["rows"] if row["heads"] == heads and "fraction_of_floor" in row]
+            lengths = [row["kv"] for row in rows]
+            (line,) = axes.plot(lengths, [100 * row["fraction_of_floor_best"] for row in rows], "o-", markersize=3, label=f"{heads} head{'s' * (heads > 1)}")
+            axes.plot(lengths, [100 * row["fraction_of_floor"] for row in rows], ":", color=line.get_color())
+        axes.set_xscale("log", base=2)
+        axes.set_ylim(bottom=0)
+        axes.set_title(name.replace("_", " "), fontsize=9)
+        axes.set_xlabel("tokens in the cache")
+        axes.grid(alpha=0.3)
+    all_axes[0].set_ylabel("% of the floor, max(FLOP / rate, bytes / bandwidth)")
+    all_axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def plot_replay(all_axes, result: dict) -> None:
@@ -97,6 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="outputs of bench, or one output of replay or of a comparison")
     parser.add_argument("-o", "--output", type=Path, required=True, help="a .png, .svg or .pdf")
+    parser.add_argument("--over-kv", action="store_true", help="bench files: shares over the length of the cache")
     arguments = parser.parse_args()
     results = {path.stem: json.loads(path.read_text()) for path in arguments.results}
     replays = [result for result in results.values() if "served" in result]
@@ -116,6 +133,9 @@ def main() -> int:
         figure, axes = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
         plot_roofline(axes[0], comparisons[0])
         plot_short_calls(axes[1], comparisons[0])
+    elif arguments.over_kv:
+        figure, axes = pyplot.subplots(1, len(results), figsize=(1 + 3.2 * len(results), 4), layout="constrained", sharey=True, squeeze=False)
+        plot_over_kv(axes[0], results)
     else:
         rows = max(len(result["rows"]) for result in results.values())
         figure, axes = pyplot.subplots(figsize=(9, 1.5 + 0.4 * rows * len(results)), layout="constrained")

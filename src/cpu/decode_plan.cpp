@@ -16,6 +16,12 @@ namespace {
 /// Rows whose accumulators (2 KiB each) and queries leave room for the tokens of a tile in a 1 MiB L2.
 constexpr int64_t kMaxTileRows = 256;
 
+int32_t step_tokens(core::Problem const& problem, IsaRow const& row) {
+  Kernels const& kernels = *row.kernels;
+  int32_t const wide = problem.format->dtype == FLASHMLA_BF16 ? kernels.wide_bf16.step_tokens : kernels.wide_fp32.step_tokens;
+  return std::max(kernels.narrow.step_tokens, wide);
+}
+
 /// The first fault since `fault` was last called stays.
 void record(void* workspace, flashmla_fault const& fault) {
   flashmla_fault& kept = static_cast<core::WorkspaceHeader*>(workspace)->fault;
@@ -42,7 +48,7 @@ DecodePlan::DecodePlan(core::Problem const& problem, IsaRow const& row, Executor
       row_(row),
       executor_(std::move(executor)),
       shape_(plan_shape(problem, executor_.num_threads())),
-      layout_(problem, shape_) {}
+      layout_(problem, shape_, step_tokens(problem, row)) {}
 
 size_t DecodePlan::schedule_bytes() const { return core::schedule_bytes(shape_.max_workers); }
 

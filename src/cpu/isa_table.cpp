@@ -10,7 +10,7 @@ namespace flashmla::cpu {
 namespace {
 
 constexpr IsaRow kTable[] = {
-    // 2.4 to 4.2 times as fast as AVX-512 BF16 on one thread (16 and 128 heads, 4,096 tokens; docs/perf/2026-11-25-cpu.md).
+    // 3.3 to 8 times as fast as AVX-512 BF16 on one thread (16 and 128 heads, 4,096 tokens; docs/perf/2026-11-26-cpu.md).
     {FLASHMLA_ISA_AMX_BF16, "cpu.decode.amx_bf16",
      "BF16_576 by products of AMX tiles, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kAmxBf16Kernels},
     {FLASHMLA_ISA_AVX512_BF16, "cpu.decode.avx512_bf16",

@@ -33,11 +33,12 @@ class Carver {
 
 }  // namespace
 
-WorkerLayout::WorkerLayout(core::Problem const& problem, core::PlanShape const& shape)
+WorkerLayout::WorkerLayout(core::Problem const& problem, core::PlanShape const& shape, int32_t step_tokens)
     : qk_dim_(problem.format->qk_dim),
       v_dim_(problem.format->v_dim),
       max_rows_(shape.tile_rows),
       max_workers_(shape.max_workers),
+      step_tokens_(step_tokens),
       max_nodes_(problem.batch_invariant ? core::max_nodes(problem.chunk_tokens, problem.max_kv_len) : 0),
       first_worker_(round_up(problem.batch_invariant ? sizeof(core::WorkspaceHeader) : core::workspace_bytes(shape, problem.format->v_dim),
                              kWorkerAlignment)) {
@@ -52,14 +53,15 @@ WorkerMemory WorkerLayout::worker(void* workspace, int32_t worker) const {
 
 WorkerMemory WorkerLayout::carve(char* base, size_t* bytes) const {
   size_t const rows = static_cast<size_t>(max_rows_), qk_dim = static_cast<size_t>(qk_dim_), v_dim = static_cast<size_t>(v_dim_);
+  size_t const step = static_cast<size_t>(step_tokens_);
   size_t const padded = round_up(rows, kBlockRows);  // blocks * 16
-  size_t const panel_fp32 = kTileTokens * (qk_dim + kPanelPad) * sizeof(float), panel_pairs = kTileTokens * v_dim * sizeof(uint16_t);
+  size_t const panel_fp32 = size_t{kTileTokens} * kPanelStride * sizeof(float), panel_pairs = 4 * step * kBlockRows * sizeof(uint16_t);
   Carver carver(base);
   WorkerMemory memory{};
   carver.take(memory.scratch.acc, padded * v_dim);
   carver.take(memory.scratch.queries, padded * qk_dim * sizeof(float));
-  carver.take(memory.scratch.scores, padded * kTileTokens);
-  carver.take(memory.scratch.pairs, padded * kTileTokens);
+  carver.take(memory.scratch.scores, padded * step);
+  carver.take(memory.scratch.pairs, padded * step);
   carver.take(memory.scratch.panel, std::max(panel_fp32, panel_pairs));
   carver.take(memory.scratch.staged, kTileTokens * qk_dim);
   carver.take(memory.scratch.row_max, padded);

@@ -29,7 +29,8 @@ struct WorkerMemory {
 
 class WorkerLayout {
  public:
-  WorkerLayout(core::Problem const& problem, core::PlanShape const& shape);
+  /// `step_tokens`: tokens whose scores a kernel of the plan holds at a time.
+  WorkerLayout(core::Problem const& problem, core::PlanShape const& shape, int32_t step_tokens);
 
   [[nodiscard]] size_t workspace_bytes() const { return first_worker_ + static_cast<size_t>(max_workers_) * worker_bytes_; }
   [[nodiscard]] WorkerMemory worker(void* workspace, int32_t worker) const;
@@ -38,7 +39,7 @@ class WorkerLayout {
  private:
   [[nodiscard]] WorkerMemory carve(char* base, size_t* bytes) const;
 
-  int32_t qk_dim_, v_dim_, max_rows_, max_workers_;
+  int32_t qk_dim_, v_dim_, max_rows_, max_workers_, step_tokens_;
   int32_t max_nodes_;  // 0 without batch_invariant
   size_t first_worker_, worker_bytes_ = 0;
 };

@@ -29,10 +29,6 @@ struct ModelIsa : Scalar {
     store(row[1], second);
     for (int i = 0; i < 32; ++i) out[i] = to_bf16(row[i % 2][i / 2]);
   }
-  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* in) {
-    for (int i = 0; i < 16; ++i)
-      for (int j = 0; j < 16; ++j) out[j * out_words + i] = in[i * 16 + j];
-  }
 };
 
 constexpr Kernels kModelKernels = KernelsOf<ModelIsa>::table();
@@ -93,14 +89,6 @@ TEST_F(HardwareTest, AmxComputesWhatTheModelDoes) {
   for (size_t i = 0; i < model.size(); ++i) EXPECT_NEAR(hardware[i], model[i], 1e-3) << i;
   kAmxTiles.clear(call(hardware));
   for (size_t i = 0; i < hardware.size(); ++i) EXPECT_EQ(hardware[i], i % (kC / 4) < 16 ? 0.0f : 0.5f) << i;
-}
-
-TEST_F(HardwareTest, WordsAreTurnedOver) {
-  std::vector<uint32_t> in(256), out(16 * 20, 7), want = out;
-  for (uint32_t i = 0; i < 256; ++i) in[i] = i;
-  ModelIsa::transpose_words(want.data(), 20, in.data());
-  kAmxTiles.transpose_words(out.data(), 20, in.data());
-  EXPECT_EQ(out, want);
 }
 
 }  // namespace

@@ -61,10 +61,10 @@ class Setup {
     task_.keys.num_pages = static_cast<int64_t>(table_.size());
     task_.scratch = {take<float>(kMaxRows * kLatent),
                      take<char>(kMaxRows * kQkDim * 4),
-                     take<float>(kMaxRows * kTileTokens),
-                     take<uint16_t>(kMaxRows * kTileTokens),
-                     take<char>(kTileTokens * (kQkDim + kPanelPad) * 4),
-                     take<uint16_t>(kGroupTokens * kQkDim),
+                     take<float>(kMaxRows * kMaxStepTokens),
+                     take<uint16_t>(kMaxRows * kMaxStepTokens),
+                     take<char>(kTileTokens * kPanelStride * 4),
+                     take<uint16_t>(kTileTokens * kQkDim),
                      take<float>(kMaxRows),
                      take<float>(kMaxRows),
                      take<float>(kMaxRows)};

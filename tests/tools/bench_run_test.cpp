@@ -15,6 +15,19 @@ TEST(BenchAxes, EveryCombinationOnce) {
   EXPECT_EQ(cases.back().q_tokens, 2);
 }
 
+TEST(BenchLengths, SpreadOverATrace) {
+  Trace trace;
+  for (int i = 0; i < 10; ++i) trace.requests.push_back({0.0, 100 * i, 10});
+  EXPECT_EQ(trace_lengths(trace, 3), (std::vector<int32_t>{5, 305, 605}));
+  EXPECT_EQ(trace_lengths(trace, 20).back(), 905);
+  BenchCase shape;
+  shape.batch = 3;
+  EXPECT_EQ(shape.total_tokens(), 3 * 4096);
+  shape.lengths = trace_lengths(trace, 3);
+  EXPECT_EQ(shape.total_tokens(), 915);
+  EXPECT_EQ(shape.length(2), 605);
+}
+
 TEST(BenchWork, CountsFlopAndBytes) {
   Work const work = decode_work(2, 3, 1000, 16);
   EXPECT_DOUBLE_EQ(work.flop, 2.0 * 16 * 3 * 1000 * 1088);

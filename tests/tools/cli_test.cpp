@@ -188,6 +188,10 @@ TEST(Cli, BenchReportsTimesCeilingsAndErrors) {
     EXPECT_GT(row["ceilings"]["bytes_per_s"].get<double>(), 0);
     EXPECT_TRUE(row["correct"].get<bool>());
   }
+  auto const traced =
+      json_of("bench --backend cpu --threads 1 --heads 4 --batch 3 --rounds 1 --lengths " FLASHMLA_DATA "/azure_2023_conv_cut.csv");
+  EXPECT_EQ(traced["rows"][0]["lengths"].size(), 3u);
+  EXPECT_TRUE(traced["rows"][0]["correct"].get<bool>());
   auto const invariant =
       json_of("bench --backend cpu --threads 2 --heads 4 --kv 300 --rounds 1 --dtype bf16,fp32 --batch-invariant --chunk 64");
   ASSERT_EQ(invariant["rows"].size(), 2u);

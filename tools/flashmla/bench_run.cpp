@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <numeric>
 
@@ -26,9 +27,10 @@ class BenchCall {
  public:
   BenchCall(BenchCase const& shape, Target const& target, DeviceContext& device)
       : shape_(shape), device_(device), plan_(DecodePlan::make(problem(shape), target)) {
-    request_pages_ = (shape.kv_tokens + shape.page_tokens - 1) / shape.page_tokens;
-    table_pages_ = std::max<int64_t>(1, request_pages_);
-    int64_t const call_pages = std::max<int64_t>(1, shape.batch * request_pages_);
+    table_pages_ = std::max<int64_t>(1, num_pages(shape.kv_tokens));
+    int64_t call_pages = 0;
+    for (int64_t r = 0; r < shape.batch; ++r) call_pages += num_pages(shape.length(r));
+    call_pages = std::max<int64_t>(1, call_pages);
     int64_t const call_bytes = call_pages * shape.page_tokens * kQkDim * shape.type.bytes();
     num_caches_ = std::clamp<int64_t>((device.cold_bytes() + call_bytes - 1) / call_bytes, 2, kMostCaches);
     num_pages_ = num_caches_ * call_pages;
@@ -54,6 +56,7 @@ class BenchCall {
 
  private:
   static Problem problem(BenchCase const& shape);
+  [[nodiscard]] int64_t num_pages(int64_t tokens) const { return (tokens + shape_.page_tokens - 1) / shape_.page_tokens; }
   void require_memory(int64_t cache_bytes) const;
   void make_inputs();
   [[nodiscard]] Lengths lengths() const;
@@ -63,7 +66,7 @@ class BenchCall {
   BenchCase shape_;
   DeviceContext& device_;
   DecodePlan plan_;
-  int64_t request_pages_ = 0, table_pages_ = 0, num_caches_ = 0, num_pages_ = 0;
+  int64_t table_pages_ = 0, num_caches_ = 0, num_pages_ = 0;
   int64_t next_ = 0, last_ = 0;
   Buffer q_;            // [batch, q_tokens, heads, 576]
   Buffer cache_;        // [num_pages, page_tokens, 576]
@@ -79,7 +82,7 @@ Problem BenchCall::problem(BenchCase const& shape) {
   Problem problem = Problem::decode(shape.heads, shape.type.format, shape.batch);
   problem.page_tokens = shape.page_tokens;
   problem.max_q_tokens = shape.q_tokens;
-  problem.max_total_kv_tokens = static_cast<int64_t>(shape.batch) * shape.kv_tokens;
+  problem.max_total_kv_tokens = shape.total_tokens();
   if (shape.batch_invariant) problem.set_batch_invariant(shape.chunk_tokens);
   return problem.set_causal();
 }
@@ -104,11 +107,17 @@ void BenchCall::make_inputs() {
   std::vector<int32_t> pages(static_cast<size_t>(num_pages_));
   std::iota(pages.begin(), pages.end(), 0);
   conformance::Random(kSeed + 2).shuffle(pages);
-  host_tables_ = pages;
-  host_tables_.resize(static_cast<size_t>(num_caches_ * shape_.batch * table_pages_), 0);  // longer only where requests are empty
+  host_tables_.assign(static_cast<size_t>(num_caches_ * shape_.batch * table_pages_), 0);  // entries beyond a request are junk
+  auto page = pages.begin();
+  for (int64_t row = 0; row < num_caches_ * shape_.batch; ++row) {
+    int64_t const count = num_pages(shape_.length(row % shape_.batch));
+    std::copy_n(page, count, host_tables_.begin() + row * table_pages_);
+    page += count;
+  }
   page_tables_ = Buffer(device_, host_tables_.size() * sizeof(int32_t));
   device_.copy_in(page_tables_.data(), host_tables_.data(), page_tables_.bytes());
-  std::vector<int32_t> const kv_len(static_cast<size_t>(shape_.batch), shape_.kv_tokens);
+  std::vector<int32_t> kv_len;
+  for (int64_t r = 0; r < shape_.batch; ++r) kv_len.push_back(shape_.length(r));
   kv_len_ = Buffer(device_, kv_len.size() * sizeof(int32_t));
   device_.copy_in(kv_len_.data(), kv_len.data(), kv_len_.bytes());
 }
@@ -135,7 +144,7 @@ DecodeArgs BenchCall::args(int64_t cache) const {
 RowSample BenchCall::sample(int64_t request) const {
   auto const rows = static_cast<size_t>(shape_.q_tokens) * static_cast<size_t>(shape_.heads);
   auto const page_elems = static_cast<size_t>(shape_.page_tokens) * kQkDim * shape_.type.words();
-  RowSample sample{shape_.type, shape_.page_tokens, shape_.q_tokens, shape_.heads, shape_.kv_tokens, {}, {}, {}, {}};
+  RowSample sample{shape_.type, shape_.page_tokens, shape_.q_tokens, shape_.heads, shape_.length(request), {}, {}, {}, {}};
   sample.q.resize(rows * kQkDim * shape_.type.words());
   sample.out.resize(rows * kLatent * shape_.type.words());
   sample.lse.resize(rows);
@@ -171,6 +180,21 @@ std::vector<BenchCase> combinations(BenchAxes const& axes) {
           for (int32_t const heads : axes.heads)
             for (int32_t const kv_tokens : axes.kv_tokens) cases.push_back({heads, batch, kv_tokens, q_tokens, page_tokens, type});
   return cases;
+}
+
+int64_t BenchCase::total_tokens() const {
+  if (lengths.empty()) return static_cast<int64_t>(batch) * kv_tokens;
+  return std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+}
+
+std::vector<int32_t> trace_lengths(Trace const& trace, int32_t batch) {
+  std::vector<int32_t> lengths;
+  for (int64_t i = 0; i < batch; ++i) {
+    TraceRequest const& request = trace.requests[static_cast<size_t>(i) * trace.requests.size() / static_cast<size_t>(batch)];
+    int64_t const tokens = request.input_tokens + request.output_tokens / 2;
+    lengths.push_back(static_cast<int32_t>(std::clamp<int64_t>(tokens, 1, std::numeric_limits<int32_t>::max())));
+  }
+  return lengths;
 }
 
 double BenchResult::median_seconds() const {
@@ -209,8 +233,7 @@ BenchResult run_bench(BenchCase const& shape, Target const& target, DeviceContex
   BenchResult result;
   result.shape = shape;
   result.kernel = call.describe();
-  result.work =
-      decode_work(shape.batch, shape.q_tokens, static_cast<int64_t>(shape.batch) * shape.kv_tokens, shape.heads, shape.type.bytes());
+  result.work = decode_work(shape.batch, shape.q_tokens, shape.total_tokens(), shape.heads, shape.type.bytes());
 
   bool const cuda = target.device.kind == FLASHMLA_CUDA;
   double const once = device.measure(1, [&](int) { call.enqueue(); })->seconds_per_call();

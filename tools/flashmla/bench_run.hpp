@@ -11,19 +11,27 @@
 #include "tools/flashmla/device.hpp"
 #include "tools/flashmla/row_check.hpp"
 #include "tools/flashmla/target.hpp"
+#include "tools/flashmla/trace.hpp"
 
 namespace flashmla::tools {
 
 struct BenchCase {
   int32_t heads = 128;
   int32_t batch = 1;
-  int32_t kv_tokens = 4096;  // of every request
+  int32_t kv_tokens = 4096;  // of every request, or of the longest where lengths differ
   int32_t q_tokens = 1;
   int32_t page_tokens = 64;
   ElementType type;
   bool batch_invariant = false;
-  int32_t chunk_tokens = 0;  // with batch_invariant; 0: the library's choice
+  int32_t chunk_tokens = 0;        // with batch_invariant; 0: the library's choice
+  std::vector<int32_t> lengths{};  // of each request; empty: kv_tokens all of them
+
+  [[nodiscard]] int32_t length(int64_t request) const { return lengths.empty() ? kv_tokens : lengths[static_cast<size_t>(request)]; }
+  [[nodiscard]] int64_t total_tokens() const;
 };
+
+/// Lengths half way through their answers of `batch` requests, spread evenly over a trace.
+std::vector<int32_t> trace_lengths(Trace const& trace, int32_t batch);
 
 /// Every combination of some axes, the last axis running fastest.
 struct BenchAxes {
@@ -51,6 +59,8 @@ struct BenchResult {
   [[nodiscard]] double best_seconds() const;
   /// Median over the rounds of floor / time, each with its own round's ceilings.
   [[nodiscard]] double fraction_of_floor() const;
+  /// The floor by the best ceilings over the best round's time.
+  [[nodiscard]] double best_fraction_of_floor() const { return floor_seconds(work, ceilings) / best_seconds(); }
   [[nodiscard]] bool correct() const { return error.relative <= relative_error_bound(shape.type.dtype); }
 };
 

@@ -8,6 +8,7 @@
 // a tile, the next tile is prefetched to L2 at the pace of the products.
 #pragma once
 
+#include "cpu/generic/query_pairs.hpp"
 #include "cpu/generic/softmax.hpp"
 #include "cpu/isa/scalar.hpp"
 
@@ -16,41 +17,22 @@ namespace flashmla::cpu {
 template <class Isa>
 struct DecodeBf16 {
   static void run(PartTask const& task) {
-    pack_queries(task);
-    Softmax<Isa>::begin(task);
     Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    Prefetcher<Isa>(task, &tiles[0]).all();
+    QueryPairs<Isa>::pack(task);
+    Softmax<Isa>::begin(task);
     int at = 0;
     for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
       Tile const &tile = tiles[at], &next = tiles[at ^ 1];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
       score(task, tile, next);
-      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run<true>(task, tile, block);
+      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<true>(task, tile, block);
       weigh_values(task, tile, next, token == task.first_token);
     }
   }
 
  private:
-  static uint16_t* block_queries(PartTask const& task, int block) {
-    return reinterpret_cast<uint16_t*>(task.scratch.queries) + static_cast<ptrdiff_t>(block) * (task.latent + task.rope) * kBlockRows;
-  }
-
-  /// queries[block][k / 2][row][2]; rows that pad the last block are zero.
-  static void pack_queries(PartTask const& task) {
-    for (int r = 0; r < task.num_blocks * kBlockRows; ++r) {
-      uint32_t* const out = reinterpret_cast<uint32_t*>(block_queries(task, r / kBlockRows)) + r % kBlockRows;
-      char const* const nope = static_cast<char const*>(r < task.num_rows ? task.q_nope[r] : nullptr);
-      char const* const pe = static_cast<char const*>(r < task.num_rows ? task.q_pe[r] : nullptr);
-      for (int p = 0; p < task.latent / 2; ++p) out[p * kBlockRows] = pair_at(nope, p);
-      for (int p = 0; p < task.rope / 2; ++p) out[(task.latent / 2 + p) * kBlockRows] = pair_at(pe, p);
-    }
-  }
-  static uint32_t pair_at(char const* base, int pair) {
-    uint32_t value = 0;
-    if (base != nullptr) memcpy(&value, base + pair * 4, sizeof value);
-    return value;
-  }
-
   /// Groups outside, blocks inside: 16 keys, 18 KiB, stay in L1 while all rows pass.
   static void score(PartTask const& task, Tile const& tile, Tile const& next) {
     float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
@@ -61,7 +43,7 @@ struct DecodeBf16 {
       for (int block = 0; block < task.num_blocks; ++block) {
         Tile const& soon = block == 0 ? next : tile;
         float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + first) * kBlockRows;
-        uint16_t const* const queries = block_queries(task, block);
+        uint16_t const* const queries = QueryPairs<Isa>::of_block(task, block);
         NextKeys const next_latent = {soon.latent + first, 1}, next_rope = {soon.rope + first, 0};
         Isa::tile_dot_keys(scores, nullptr, queries, latent_pairs, {group.latent, group.latent_bytes}, next_latent);
         Isa::tile_dot_keys(scores, ones, queries + latent_pairs * 2 * kBlockRows, rope_pairs, {group.rope, group.rope_bytes}, next_rope);

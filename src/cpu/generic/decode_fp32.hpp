@@ -14,24 +14,25 @@ namespace flashmla::cpu {
 
 template <class Isa>
 struct DecodeFp32 {
-  static constexpr int kChunk = 192;  // numbers of a query packed in 12 KiB: stays in L1 while tokens pass
+  static constexpr int kStepRows = (Isa::kHasTileFmaPair ? 2 : 1) * kBlockRows;  // of one product
+  /// Numbers of a key whose products are made at once: a group's, 12 or 18 KiB, stay in L1 while the queries of all rows pass.
+  static constexpr int kChunk = Isa::kHasTileFmaPair ? 288 : 192;
 
   static void run(PartTask const& task) {
-    pack_queries(task);
-    Softmax<Isa>::begin(task);
     Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    Prefetcher<Isa>(task, &tiles[0]).all();
+    pack_queries(task);
+    Softmax<Isa>::begin(task);
     int at = 0;
     for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
       Tile const& tile = tiles[at];
       Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
-      Panel const panel = make_panel(task, tile);
-      Prefetcher<Isa> ahead(task, tiles[at ^ 1]);
-      for (int block = 0; block < task.num_blocks; ++block) {
-        score(task, tile, panel, block, &ahead);
-        Softmax<Isa>::template run<false>(task, tile, block);
-      }
-      weigh_values(task, tile, panel, token == task.first_token);
+      Panel const panel = panel_of(task, tile);
+      Prefetcher<Isa> ahead(task, &tiles[at ^ 1]);
+      score(task, tile, panel, &ahead);
+      for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<false>(task, tile, block);
+      weigh_values(task, tile, panel, token == task.first_token, &ahead);
     }
   }
 
@@ -49,16 +50,23 @@ struct DecodeFp32 {
   /// queries[block][k][row]; rows that pad the last block are zero.
   static void pack_queries(PartTask const& task) {
     int const qk_dim = task.latent + task.rope;
-    float* const row = reinterpret_cast<float*>(task.scratch.panel);
-    for (int r = 0; r < task.num_blocks * kBlockRows; ++r) {
-      float* const out = block_queries(task, r / kBlockRows) + r % kBlockRows;
-      if (r < task.num_rows) {
-        widen(task.q_storage, row, task.q_nope[r], task.latent);
-        widen(task.q_storage, row + task.latent, task.q_pe[r], task.rope);
-      } else {
-        memset(row, 0, static_cast<size_t>(qk_dim) * sizeof(float));
+    float* const rows = reinterpret_cast<float*>(task.scratch.panel);  // [16][kPanelStride]
+    for (int block = 0; block < task.num_blocks; ++block) {
+      for (int r = 0; r < kBlockRows; ++r) {
+        int const row_idx = block * kBlockRows + r;
+        float* const row = rows + r * kPanelStride;
+        if (row_idx < task.num_rows) {
+          widen(task.q_storage, row, task.q_nope[row_idx], task.latent);
+          widen(task.q_storage, row + task.latent, task.q_pe[row_idx], task.rope);
+        } else {
+          memset(row, 0, static_cast<size_t>(qk_dim) * sizeof(float));
+        }
       }
-      for (int k = 0; k < qk_dim; ++k) out[k * kBlockRows] = row[k];
+      for (int k = 0; k < qk_dim; k += 16) {
+        uint32_t const* in[kBlockRows];
+        for (int r = 0; r < kBlockRows; ++r) in[r] = reinterpret_cast<uint32_t const*>(rows + r * kPanelStride + k);
+        Isa::transpose_words(reinterpret_cast<uint32_t*>(block_queries(task, block) + k * kBlockRows), kBlockRows, in);
+      }
     }
   }
 
@@ -67,17 +75,18 @@ struct DecodeFp32 {
     float const* tokens;
     ptrdiff_t stride;  // floats between tokens
   };
-  static Panel make_panel(PartTask const& task, Tile const& tile) {
+  static Panel panel_of(PartTask const& task, Tile const& tile) {
     if (task.keys.storage == Storage::kFp32 && is_even(task, tile))
       return {reinterpret_cast<float const*>(tile.latent[0]), task.keys.latent_token_bytes / static_cast<ptrdiff_t>(sizeof(float))};
-    ptrdiff_t const stride = task.latent + task.rope + kPanelPad;
-    float* row = reinterpret_cast<float*>(task.scratch.panel);
-    Panel const panel = {row, stride};
-    for (int t = 0; t < tile.num_groups * kGroupTokens; ++t, row += stride) {
+    return {reinterpret_cast<float const*>(task.scratch.panel), kPanelStride};
+  }
+  /// A group goes into the panel just before its scores are due, while it fits L1.
+  static void widen_group(PartTask const& task, Tile const& tile, int g) {
+    float* row = reinterpret_cast<float*>(task.scratch.panel) + static_cast<ptrdiff_t>(g) * kGroupTokens * kPanelStride;
+    for (int t = g * kGroupTokens; t < (g + 1) * kGroupTokens; ++t, row += kPanelStride) {
       widen(task.keys.storage, row, tile.latent[t], task.latent);
       widen(task.keys.storage, row + task.latent, tile.rope[t], task.rope);
     }
-    return panel;
   }
   /// Whether FP32 tokens lie fused and one stride apart.
   static bool is_even(PartTask const& task, Tile const& tile) {
@@ -89,32 +98,69 @@ struct DecodeFp32 {
     return true;
   }
 
-  static void score(PartTask const& task, Tile const& tile, Panel const& panel, int block, Prefetcher<Isa>* ahead) {
+  /// Blocks innermost: queries pass as one stream, which prefetchers follow; 16 keys would be 16 streams.
+  static void score(PartTask const& task, Tile const& tile, Panel const& panel, Prefetcher<Isa>* ahead) {
     int const qk_dim = task.latent + task.rope;
-    float const ones[kBlockRows] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-    int const line = 64 / number_bytes(task.keys.storage);  // numbers
-    float* const scores = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-    float const* const queries = block_queries(task, block);
-    for (int k = 0; k < qk_dim; k += kChunk) {
-      int const count = qk_dim - k < kChunk ? qk_dim - k : kChunk;
-      for (int g = 0; g < tile.num_groups; ++g) {
-        ahead->some(kChunk * kGroupTokens / line);
-        FmaOperands const operands = {queries + k * kBlockRows, count, panel.tokens + g * kGroupTokens * panel.stride + k, panel.stride, 1};
-        Isa::tile_fma(scores + g * kGroupTokens * kBlockRows, k == 0 ? nullptr : ones, operands);
+    float ones[kStepRows];
+    for (float& one : ones) one = 1;
+    int const pace = 3 * lines_per_product(task);
+    bool const is_widened = panel.tokens == reinterpret_cast<float const*>(task.scratch.panel);
+    for (int g = 0; g < tile.num_groups; ++g) {
+      if (is_widened) widen_group(task, tile, g);
+      for (int k = 0; k < qk_dim; k += kChunk) {
+        float const* const keys = panel.tokens + g * kGroupTokens * panel.stride + k;
+        int const count = qk_dim - k < kChunk ? qk_dim - k : kChunk;
+        for (int block = 0, step; block < task.num_blocks; block += step) {
+          step = step_blocks(task, block);
+          ahead->some(pace * step);
+          float const* const queries = block_queries(task, block) + k * kBlockRows;
+          float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + g * kGroupTokens) * kBlockRows;
+          float const* const alpha = k == 0 ? nullptr : ones;
+          SecondBlock const second = {kTileTokens * kBlockRows, static_cast<ptrdiff_t>(qk_dim) * kBlockRows};
+          if (is_widened) multiply(step, scores, alpha, {queries, count, keys, kPanelStride, 1, scores}, second);
+          else multiply(step, scores, alpha, {queries, count, keys, panel.stride, 1, scores}, second);
+        }
       }
     }
   }
 
   /// Columns outside, blocks inside: 16 columns of the panel stay in L1 while all rows pass.
-  static void weigh_values(PartTask const& task, Tile const& tile, Panel const& panel, bool is_first) {
+  static void weigh_values(PartTask const& task, Tile const& tile, Panel const& panel, bool is_first, Prefetcher<Isa>* ahead) {
+    int const pace = lines_per_product(task);
+    SecondBlock const second = {static_cast<ptrdiff_t>(task.v_dim) * kBlockRows, kTileTokens * kBlockRows};
     for (int column = 0; column < task.v_dim; column += 16) {
-      for (int block = 0; block < task.num_blocks; ++block) {
-        float* const acc = task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
+      for (int block = 0, step; block < task.num_blocks; block += step) {
+        step = step_blocks(task, block);
+        ahead->some(pace * step);
+        float* const acc = acc_tile(task, block, column);
+        bool const is_last = block + step == task.num_blocks;
+        float const* const soon =
+            is_last && column + 16 == task.v_dim ? acc : acc_tile(task, is_last ? 0 : block + step, is_last ? column + 16 : column);
         float const* const probabilities = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-        FmaOperands const operands = {probabilities, tile.num_groups * kGroupTokens, panel.tokens + column, 1, panel.stride};
-        Isa::tile_fma(acc, is_first ? nullptr : task.scratch.alpha + block * kBlockRows, operands);
+        float const* const alpha = is_first ? nullptr : task.scratch.alpha + block * kBlockRows;
+        multiply(step, acc, alpha, {probabilities, tile.num_groups * kGroupTokens, panel.tokens + column, 1, panel.stride, soon}, second);
       }
     }
+  }
+  /// 16 columns of the output of a block.
+  static float* acc_tile(PartTask const& task, int block, int column) {
+    return task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
+  }
+
+  /// Lines of the next tile to ask for with each value product of a block; a key product is about three times as long. More at once
+  /// than the 16 that a core can wait for would stop it.
+  static int lines_per_product(PartTask const& task) {
+    int const chunks = (task.latent + task.rope + kChunk - 1) / kChunk, products = kTileGroups * chunks * 3 + task.v_dim / 16;
+    return kTileTokens * (task.latent + task.rope) * number_bytes(task.keys.storage) / 64 / (products * task.num_blocks) + 1;
+  }
+
+  /// Blocks that the next product takes at once.
+  static int step_blocks(PartTask const& task, int block) { return Isa::kHasTileFmaPair && block + 1 < task.num_blocks ? 2 : 1; }
+  static void multiply(int blocks, float* c, float const* alpha, FmaOperands const& x, SecondBlock const& second) {
+    if constexpr (Isa::kHasTileFmaPair) {
+      if (blocks == 2) return Isa::tile_fma_pair(c, alpha, x, second);
+    }
+    Isa::tile_fma(c, alpha, x);
   }
 };
 

@@ -5,10 +5,15 @@
 //   O[row][column] += P V         16 rows of P are tile A; 16 columns of values, paired up over tokens, are tile B
 //
 // Four of the eight tiles hold sums, so that products do not wait for each other: 2 x 2 of them where there are two
-// blocks of rows, else 4 groups of tokens or 4 strips of columns. O lies by rows; after a tile of tokens only the rows
-// whose maximum rose are rescaled, and these soon are few.
+// blocks of rows, else 4 groups of tokens or 4 strips of columns. Whatever a tile register is loaded from or stored to,
+// except keys, lies in memory as one block of 1 KiB: rows further apart would share a few sets of L1.
+//
+// A product of tiles takes 16 cycles, so what limits is the way between L2 and L1, and O is the most that goes it. Hence a
+// *step* of kStepTiles tiles of tokens: O comes by once a step, and the rows whose maximum rose are rescaled then; they
+// soon are few. Memory is asked for the next step during both products: one alone is too short for it.
 #pragma once
 
+#include "cpu/generic/query_pairs.hpp"
 #include "cpu/generic/softmax.hpp"
 #include "cpu/isa/scalar.hpp"
 
@@ -16,24 +21,32 @@ namespace flashmla::cpu {
 
 template <class Isa>
 struct DecodeTiles {
+  static constexpr int kStepTiles = 2;  // 4 are 4 % faster at 128 rows and 14 % slower at 16 (docs/perf/2026-11-26-cpu.md)
+  static constexpr int kStepTokens = kStepTiles * kTileTokens;
+  static_assert(kStepTokens <= kMaxStepTokens);
+
   static void run(PartTask const& task) {
-    pack_queries(task);
+    Step steps[2];
+    locate(task, task.first_token, &steps[0]);
+    Prefetcher<Isa>(task, steps[0].tiles).all();
+    QueryPairs<Isa>::pack(task);
     Softmax<Isa>::begin(task);
     Unit::configure();
-    Tile tiles[2];
-    Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
     int at = 0;
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
-      Tile const& tile = tiles[at];
-      Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
-      Prefetcher<Isa> ahead(task, tiles[at ^ 1]);
-      score(task, tile, &ahead);
+    for (int32_t token = task.first_token; token < task.last_token; token += kStepTokens, at ^= 1) {
+      Step const &step = steps[at], &next = steps[at ^ 1];
+      locate(task, token + kStepTokens, &steps[at ^ 1]);
+      for (int i = 0; i < step.num_tiles; ++i) {
+        if (token == task.first_token && i + 1 < step.num_tiles) Prefetcher<Isa>(task, &step.tiles[i + 1]).all();
+        score(task, step.tiles[i], i, next.tiles[i]);
+      }
       for (int block = 0; block < task.num_blocks; ++block) {
-        Softmax<Isa>::template run<true>(task, tile, block);
-        turn_over(task, tile, block);
+        for (int i = 0; i < step.num_tiles; ++i) Softmax<Isa>::mask(task, step.tiles[i], block, tile_scores(task, block, i));
+        Softmax<Isa>::template run<true>(task, block, {scores(task, block), pairs(task, block), step.num_groups * kGroupTokens});
+        turn_over(task, step, block);
         if (token != task.first_token) rescale(task, block);
       }
-      weigh_values(task, tile, token == task.first_token);
+      weigh_values(task, step, next, token == task.first_token);
     }
     Unit::release();
   }
@@ -41,75 +54,87 @@ struct DecodeTiles {
  private:
   using Unit = typename Isa::TileUnit;
 
-  static constexpr ptrdiff_t kRowBytes = 64;                     // of a tile register
-  static constexpr int kDepth = 32;                              // numbers that one product of tiles sums over
-  static constexpr ptrdiff_t kStrip = kTileTokens * kBlockRows;  // numbers in 16 columns of a tile of tokens
-  static constexpr ptrdiff_t kWeightBytes = kTileTokens * sizeof(uint16_t);
+  struct Step {
+    Tile tiles[kStepTiles];
+    int num_tiles;   // that have tokens
+    int num_groups;  // of all tiles
+  };
+  static void locate(PartTask const& task, int32_t first_token, Step* step) {
+    step->num_tiles = step->num_groups = 0;
+    for (int i = 0; i < kStepTiles; ++i) {
+      Tiles<Isa>::locate(task, first_token + i * kTileTokens, &step->tiles[i]);
+      step->num_groups += step->tiles[i].num_groups;
+      if (step->tiles[i].num_groups > 0) step->num_tiles = i + 1;
+    }
+  }
 
-  static uint16_t* queries(PartTask const& task, int block) {
-    return reinterpret_cast<uint16_t*>(task.scratch.queries) + static_cast<ptrdiff_t>(block) * (task.latent + task.rope) * kBlockRows;
-  }
+  static constexpr ptrdiff_t kRowBytes = 64;                                // of a tile register
+  static constexpr ptrdiff_t kTileFloats = 256, kTileWords = 512;           // numbers of one
+  static constexpr int kDepth = 32;                                         // numbers that one product of tiles sums over
+  static constexpr ptrdiff_t kStrip = ptrdiff_t{kStepTokens} * kBlockRows;  // numbers in 16 columns of a step
+
+  static uint16_t* queries(PartTask const& task, int block) { return QueryPairs<Isa>::of_block(task, block); }
   static float* scores(PartTask const& task, int block) {
-    return task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+    return task.scratch.scores + static_cast<ptrdiff_t>(block) * kStepTokens * kBlockRows;
   }
-  /// Probabilities, [row][token]: they take the place of the scores.
+  static float* tile_scores(PartTask const& task, int block, int tile_idx) {
+    return scores(task, block) + static_cast<ptrdiff_t>(tile_idx) * kTileTokens * kBlockRows;
+  }
+  static uint16_t* pairs(PartTask const& task, int block) {
+    return task.scratch.pairs + static_cast<ptrdiff_t>(block) * kStepTokens * kBlockRows;
+  }
+  /// Probabilities, [token / 32][row][32]: they take the place of the scores.
   static uint16_t* weights(PartTask const& task, int block) { return reinterpret_cast<uint16_t*>(scores(task, block)); }
   static uint16_t* strip(PartTask const& task, int i) { return reinterpret_cast<uint16_t*>(task.scratch.panel) + i * kStrip; }
-
-  /// queries[block][k / 2][row][2]; rows that pad the last block are zero.
-  static void pack_queries(PartTask const& task) {
-    for (int r = 0; r < task.num_blocks * kBlockRows; ++r) {
-      uint16_t* const out = queries(task, r / kBlockRows) + r % kBlockRows * 2;
-      pack_row(out, r < task.num_rows ? task.q_nope[r] : nullptr, task.latent);
-      pack_row(out + task.latent * kBlockRows, r < task.num_rows ? task.q_pe[r] : nullptr, task.rope);
-    }
-  }
-  static void pack_row(uint16_t* out, void const* in, int n) {
-    constexpr size_t kPair = 2 * sizeof(uint16_t);
-    for (int k = 0; k < n; k += 2, out += 2 * kBlockRows) {
-      if (in == nullptr) memset(out, 0, kPair);
-      else memcpy(out, static_cast<uint16_t const*>(in) + k, kPair);
-    }
+  /// 16 columns of the output of a block.
+  static float* acc_tile(PartTask const& task, int block, int column) {
+    return task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
   }
 
-  /// All groups of a tile, those that lie beyond its tokens too: they are zeros.
-  static void score(PartTask const& task, Tile const& tile, Prefetcher<Isa>* ahead) {
+  /// Of each tile of the next step: tokens that are asked for while keys are multiplied; the others are while values are.
+  static constexpr int kSoonTokens = kTileTokens / 2;
+
+  /// All groups of a tile, those that lie beyond its tokens too: they are zeros. Keys outside, blocks inside.
+  static void score(PartTask const& task, Tile const& tile, int tile_idx, Tile const& next) {
     TokenGroup groups[kTileGroups];
     for (int g = 0; g < kTileGroups; ++g)
       groups[g] =
           Tiles<Isa>::gather(task, tile, g, task.scratch.staged + static_cast<ptrdiff_t>(g) * kGroupTokens * (task.latent + task.rope));
-    int const pairs = task.num_blocks / 2, steps = (task.latent + task.rope) / kDepth * (2 * pairs + task.num_blocks % 2);
-    int const pace = kTileTokens * (task.latent + task.rope) / 32 / steps + 1;
-    for (int block = 0; block < 2 * pairs; block += 2) {
-      score_two_blocks(task, groups, 0, block, ahead, pace);
-      score_two_blocks(task, groups, 2, block, ahead, pace);
+    int const num_pairs = task.num_blocks / 2, last = task.num_blocks - 1;
+    int const depths = (2 * num_pairs + task.num_blocks % 2) * (task.latent + task.rope) / kDepth;
+    Prefetcher<Isa> ahead(task, &next, 1, 0, kSoonTokens);
+    ahead.pace = kSoonTokens * (task.latent + task.rope) / 32 / depths + 1;
+    for (int g = 0; g < kTileGroups; g += 2) {
+      for (int pair = 0; pair < num_pairs; ++pair) {
+        float* const out = tile_scores(task, 2 * pair, tile_idx) + g * kTileFloats;
+        score_two_blocks(task, groups + g, 2 * pair, &ahead);
+        store_sums(out, out + kStepTokens * kBlockRows);
+      }
     }
-    if (task.num_blocks % 2 != 0) score_one_block(task, groups, task.num_blocks - 1, ahead, pace);
+    if (last % 2 != 0) return;
+    score_one_block(task, groups, last, &ahead);
+    store_sums(tile_scores(task, last, tile_idx), tile_scores(task, last, tile_idx) + 2 * kTileFloats);
   }
   /// Sums in tiles 0 .. 3; keys pass through 4 and 5, queries through 6 and 7.
-  static void score_two_blocks(PartTask const& task, TokenGroup const* groups, int g, int block, Prefetcher<Isa>* ahead, int pace) {
+  static void score_two_blocks(PartTask const& task, TokenGroup const* groups, int block, Prefetcher<Isa>* ahead) {
     zero_sums();
+    uint16_t const *const q0 = queries(task, block), *const q1 = queries(task, block + 1);
     for (int k = 0; k < task.latent + task.rope; k += kDepth) {
-      ahead->some(pace);
-      load_keys<4>(task, groups[g], k);
-      load_keys<5>(task, groups[g + 1], k);
-      Unit::template load<6>(queries(task, block) + k * kBlockRows, kRowBytes);
-      Unit::template load<7>(queries(task, block + 1) + k * kBlockRows, kRowBytes);
+      ahead->some();
+      load_keys<4>(task, groups[0], k);
+      load_keys<5>(task, groups[1], k);
+      Unit::template load<6>(q0 + k * kBlockRows, kRowBytes);
+      Unit::template load<7>(q1 + k * kBlockRows, kRowBytes);
       Unit::template dot<0, 4, 6>();
       Unit::template dot<1, 5, 6>();
       Unit::template dot<2, 4, 7>();
       Unit::template dot<3, 5, 7>();
     }
-    constexpr ptrdiff_t kGroup = kGroupTokens * kBlockRows;
-    Unit::template store<0>(scores(task, block) + g * kGroup, kRowBytes);
-    Unit::template store<1>(scores(task, block) + (g + 1) * kGroup, kRowBytes);
-    Unit::template store<2>(scores(task, block + 1) + g * kGroup, kRowBytes);
-    Unit::template store<3>(scores(task, block + 1) + (g + 1) * kGroup, kRowBytes);
   }
-  static void score_one_block(PartTask const& task, TokenGroup const* groups, int block, Prefetcher<Isa>* ahead, int pace) {
+  static void score_one_block(PartTask const& task, TokenGroup const* groups, int block, Prefetcher<Isa>* ahead) {
     zero_sums();
     for (int k = 0; k < task.latent + task.rope; k += kDepth) {
-      ahead->some(pace);
+      ahead->some();
       Unit::template load<7>(queries(task, block) + k * kBlockRows, kRowBytes);
       load_keys<4>(task, groups[0], k);
       Unit::template dot<0, 4, 7>();
@@ -120,11 +145,13 @@ struct DecodeTiles {
       load_keys<4>(task, groups[3], k);
       Unit::template dot<3, 4, 7>();
     }
-    constexpr ptrdiff_t kGroup = kGroupTokens * kBlockRows;
-    Unit::template store<0>(scores(task, block), kRowBytes);
-    Unit::template store<1>(scores(task, block) + kGroup, kRowBytes);
-    Unit::template store<2>(scores(task, block) + 2 * kGroup, kRowBytes);
-    Unit::template store<3>(scores(task, block) + 3 * kGroup, kRowBytes);
+  }
+  /// Tiles 0 .. 3 to two places of two each.
+  static void store_sums(float* first, float* second) {
+    Unit::template store<0>(first, kRowBytes);
+    Unit::template store<1>(first + kTileFloats, kRowBytes);
+    Unit::template store<2>(second, kRowBytes);
+    Unit::template store<3>(second + kTileFloats, kRowBytes);
   }
   static void zero_sums() {
     Unit::template zero<0>();
@@ -138,86 +165,87 @@ struct DecodeTiles {
     else Unit::template load<kTile>(group.rope + (k - task.latent) * 2, group.rope_bytes);
   }
 
-  static int depth_steps(Tile const& tile) { return (tile.num_groups + 1) / 2; }
+  static int depth_steps(Step const& step) { return (step.num_groups + 1) / 2; }
 
-  /// Pairs of tokens, [token / 2][row][2], to [row][token]. A last group without a partner gets one of zeros.
-  static void turn_over(PartTask const& task, Tile const& tile, int block) {
-    uint16_t* const pairs = task.scratch.pairs + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-    if (tile.num_groups % 2 != 0) {
-      constexpr ptrdiff_t kGroup = kGroupTokens * kBlockRows;
-      memset(pairs + tile.num_groups * kGroup, 0, kGroup * sizeof(uint16_t));
+  /// Pairs of tokens, [token / 2][row][2], to tiles of [row][32 tokens]. A last group without a partner gets one of zeros.
+  static void turn_over(PartTask const& task, Step const& step, int block) {
+    uint16_t* const from = pairs(task, block);
+    if (step.num_groups % 2 != 0) memset(from + step.num_groups * kTileFloats, 0, kTileFloats * sizeof(uint16_t));
+    for (int s = 0; s < depth_steps(step); ++s) {
+      uint32_t const* in[16];
+      for (int i = 0; i < 16; ++i) in[i] = reinterpret_cast<uint32_t const*>(from + s * kTileWords) + i * kBlockRows;
+      Isa::transpose_words(reinterpret_cast<uint32_t*>(weights(task, block) + s * kTileWords), kBlockRows, in);
     }
-    for (int s = 0; s < depth_steps(tile); ++s)
-      Isa::transpose_words(reinterpret_cast<uint32_t*>(weights(task, block) + s * kDepth), kTileTokens / 2,
-                           reinterpret_cast<uint32_t const*>(pairs + s * kDepth * kBlockRows));
   }
 
   static void rescale(PartTask const& task, int block) {
     for (int r = block * kBlockRows; r < (block + 1) * kBlockRows && r < task.num_rows; ++r) {
       if (task.scratch.alpha[r] == 1.0f) continue;
       typename Isa::Rows const alpha = Isa::set1(task.scratch.alpha[r]);
-      float* const row = task.scratch.acc + static_cast<ptrdiff_t>(r) * task.v_dim;
-      for (int column = 0; column < task.v_dim; column += 16) Isa::store(row + column, Isa::mul(Isa::load(row + column), alpha));
+      float* row = acc_tile(task, block, 0) + r % kBlockRows * 16;
+      for (int column = 0; column < task.v_dim; column += 16, row += kTileFloats) Isa::store(row, Isa::mul(Isa::load(row), alpha));
     }
   }
 
   /// Columns outside, blocks inside: strips of values stay in L1 while all rows pass.
-  static void weigh_values(PartTask const& task, Tile const& tile, bool is_first) {
-    int const num_pairs = depth_steps(tile) * kDepth / 2;
+  static void weigh_values(PartTask const& task, Step const& step, Step const& next, bool is_first) {
+    int const num_pairs = task.num_blocks / 2, last = task.num_blocks - 1;
+    int const depths = (2 * num_pairs + task.num_blocks % 2) * task.v_dim / 64 * kStepTokens / kDepth;
+    Prefetcher<Isa> ahead(task, next.tiles, next.num_tiles, kSoonTokens, kTileTokens);
+    ahead.pace = kStepTiles * (kTileTokens - kSoonTokens) * (task.latent + task.rope) / 32 / depths + 1;
     for (int column = 0; column < task.v_dim; column += 64) {
-      for (int i = 0; i < 4; ++i)
-        Isa::interleave(NextColumns{tile.latent, (column + 16 * i) * static_cast<ptrdiff_t>(sizeof(uint16_t)), strip(task, i), nullptr, 0},
-                        num_pairs);
-      int block = 0;
-      for (; block + 2 <= task.num_blocks; block += 2) {
-        weigh_two_blocks(task, tile, block, column, 0, is_first);
-        weigh_two_blocks(task, tile, block, column, 2, is_first);
+      for (int i = 0; i < 4; ++i) pair_up(step, column + 16 * i, strip(task, i));
+      for (int i = 0; i < 4; i += 2) {
+        for (int block = 0; block < 2 * num_pairs; block += 2) {
+          float *const first = acc_tile(task, block, column + 16 * i), *const second = acc_tile(task, block + 1, column + 16 * i);
+          start_sums(first, second, is_first);
+          weigh_two_blocks(task, step, block, i, &ahead);
+          store_sums(first, second);
+        }
       }
-      if (block < task.num_blocks) weigh_one_block(task, tile, block, column, is_first);
+      if (last % 2 != 0) continue;
+      float* const acc = acc_tile(task, last, column);
+      start_sums(acc, acc + 2 * kTileFloats, is_first);
+      weigh_one_block(task, step, last, &ahead);
+      store_sums(acc, acc + 2 * kTileFloats);
     }
   }
-  /// Sums in tiles 0 .. 3; probabilities pass through 4 and 5, values through 6 and 7.
-  static void weigh_two_blocks(PartTask const& task, Tile const& tile, int block, int column, int i, bool is_first) {
-    ptrdiff_t const acc_bytes = task.v_dim * static_cast<ptrdiff_t>(sizeof(float));
-    float* const c0 = task.scratch.acc + static_cast<ptrdiff_t>(block) * kBlockRows * task.v_dim + column + 16 * i;
-    float* const c1 = c0 + static_cast<ptrdiff_t>(kBlockRows) * task.v_dim;
-    if (is_first) {
-      zero_sums();
-    } else {
-      Unit::template load<0>(c0, acc_bytes);
-      Unit::template load<1>(c0 + 16, acc_bytes);
-      Unit::template load<2>(c1, acc_bytes);
-      Unit::template load<3>(c1 + 16, acc_bytes);
+  static void pair_up(Step const& step, int column, uint16_t* out) {
+    for (int tile = 0; tile < step.num_tiles; ++tile) {
+      int const num_groups = depth_steps(step) * 2 - tile * kTileGroups,
+                num_pairs = (num_groups < kTileGroups ? num_groups : kTileGroups) * kGroupTokens / 2;
+      Isa::interleave(NextColumns{step.tiles[tile].latent, column * static_cast<ptrdiff_t>(sizeof(uint16_t)), out, nullptr, 0}, num_pairs);
+      out += kTileTokens * kBlockRows;
     }
-    for (int s = 0; s < depth_steps(tile); ++s) {
-      Unit::template load<4>(weights(task, block) + s * kDepth, kWeightBytes);
-      Unit::template load<5>(weights(task, block + 1) + s * kDepth, kWeightBytes);
-      Unit::template load<6>(strip(task, i) + s * kDepth * kBlockRows, kRowBytes);
-      Unit::template load<7>(strip(task, i + 1) + s * kDepth * kBlockRows, kRowBytes);
+  }
+  /// Tiles 0 .. 3 from two places of two each.
+  static void start_sums(float const* first, float const* second, bool is_first) {
+    if (is_first) return zero_sums();
+    Unit::template load<0>(first, kRowBytes);
+    Unit::template load<1>(first + kTileFloats, kRowBytes);
+    Unit::template load<2>(second, kRowBytes);
+    Unit::template load<3>(second + kTileFloats, kRowBytes);
+  }
+  /// Probabilities pass through tiles 4 and 5, values of strips i and i + 1 through 6 and 7.
+  static void weigh_two_blocks(PartTask const& task, Step const& step, int block, int i, Prefetcher<Isa>* ahead) {
+    uint16_t const *p0 = weights(task, block), *p1 = weights(task, block + 1), *v0 = strip(task, i), *v1 = strip(task, i + 1);
+    for (int left = depth_steps(step); left > 0; --left, p0 += kTileWords, p1 += kTileWords, v0 += kTileWords, v1 += kTileWords) {
+      ahead->some();
+      Unit::template load<4>(p0, kRowBytes);
+      Unit::template load<5>(p1, kRowBytes);
+      Unit::template load<6>(v0, kRowBytes);
+      Unit::template load<7>(v1, kRowBytes);
       Unit::template dot<0, 4, 6>();
       Unit::template dot<1, 4, 7>();
       Unit::template dot<2, 5, 6>();
       Unit::template dot<3, 5, 7>();
     }
-    Unit::template store<0>(c0, acc_bytes);
-    Unit::template store<1>(c0 + 16, acc_bytes);
-    Unit::template store<2>(c1, acc_bytes);
-    Unit::template store<3>(c1 + 16, acc_bytes);
   }
-  static void weigh_one_block(PartTask const& task, Tile const& tile, int block, int column, bool is_first) {
-    ptrdiff_t const acc_bytes = task.v_dim * static_cast<ptrdiff_t>(sizeof(float));
-    float* const c = task.scratch.acc + static_cast<ptrdiff_t>(block) * kBlockRows * task.v_dim + column;
-    if (is_first) {
-      zero_sums();
-    } else {
-      Unit::template load<0>(c, acc_bytes);
-      Unit::template load<1>(c + 16, acc_bytes);
-      Unit::template load<2>(c + 32, acc_bytes);
-      Unit::template load<3>(c + 48, acc_bytes);
-    }
-    for (int s = 0; s < depth_steps(tile); ++s) {
-      ptrdiff_t const at = static_cast<ptrdiff_t>(s) * kDepth * kBlockRows;
-      Unit::template load<7>(weights(task, block) + s * kDepth, kWeightBytes);
+  static void weigh_one_block(PartTask const& task, Step const& step, int block, Prefetcher<Isa>* ahead) {
+    for (int s = 0; s < depth_steps(step); ++s) {
+      ahead->some();
+      ptrdiff_t const at = s * kTileWords;
+      Unit::template load<7>(weights(task, block) + at, kRowBytes);
       Unit::template load<4>(strip(task, 0) + at, kRowBytes);
       Unit::template dot<0, 7, 4>();
       Unit::template load<5>(strip(task, 1) + at, kRowBytes);
@@ -227,10 +255,6 @@ struct DecodeTiles {
       Unit::template load<4>(strip(task, 3) + at, kRowBytes);
       Unit::template dot<3, 7, 4>();
     }
-    Unit::template store<0>(c, acc_bytes);
-    Unit::template store<1>(c + 16, acc_bytes);
-    Unit::template store<2>(c + 32, acc_bytes);
-    Unit::template store<3>(c + 48, acc_bytes);
   }
 };
 

@@ -25,10 +25,14 @@ struct KernelsOf {
     if constexpr (Isa::kHasBf16Dot) return DecodeNarrow<Isa, Bf16Pairs<Isa>>::run(task);
     else return DecodeNarrow<Isa, WidenedNumbers<Isa, Storage::kBf16>>::run(task);
   }
+  static constexpr DecodeKernel wide_bf16() {
+    if constexpr (Isa::kHasTiles) return {&decode_wide, AccLayout::kTiles, DecodeTiles<Isa>::kStepTokens};
+    else return {&decode_wide, AccLayout::kBlocks, kTileTokens};
+  }
   static constexpr Kernels table() {
-    return {{&decode_wide, Isa::kHasTiles ? AccLayout::kRows : AccLayout::kBlocks},
-            {&decode_wide, AccLayout::kBlocks},
-            {&decode_narrow, AccLayout::kRows},
+    return {wide_bf16(),
+            {&decode_wide, AccLayout::kBlocks, kTileTokens},
+            {&decode_narrow, AccLayout::kRows, kTileTokens},
             Isa::kNarrowRowsBf16,
             Isa::kNarrowRowsFp16,
             Isa::kNarrowRowsFp32,

@@ -90,22 +90,42 @@ struct Tiles {
   }
 };
 
-/// Asks for the lines of a tile, a few at a time, so that they arrive in L2 while the tile before it is computed.
+/// Asks for the lines of tiles, a few at a time, so that they arrive in L2 while those before them are computed.
 template <class Isa>
 struct Prefetcher {
   Tile const* tile;
+  int tiles_left, first_token, end_token;
   int latent_bytes, rope_bytes;
-  int token = 0, byte = 0;
+  int token, byte = 0;
+  int pace = 1;  // lines that some() asks for
 
-  Prefetcher(PartTask const& task, Tile const& ahead)
-      : tile(&ahead),
+  /// Tokens [first, end) of each of num_tiles consecutive tiles.
+  Prefetcher(PartTask const& task, Tile const* ahead, int num_tiles = 1, int first = 0, int end = kTileTokens)
+      : tile(ahead),
+        tiles_left(num_tiles),
+        first_token(first),
+        end_token(end),
         latent_bytes(task.latent * number_bytes(task.keys.storage)),
-        rope_bytes(task.rope * number_bytes(task.keys.storage)) {}
+        rope_bytes(task.rope * number_bytes(task.keys.storage)),
+        token(first) {}
 
+  void all() { some(kTileTokens * (latent_bytes + rope_bytes)); }
+  void some() { some(pace); }
   void some(int lines) {
-    while (lines-- > 0 && token < tile->num_groups * kGroupTokens) {
-      Isa::prefetch(byte < latent_bytes ? tile->latent[token] + byte : tile->rope[token] + (byte - latent_bytes));
-      byte += 64;
+    while (lines > 0 && tiles_left > 0) {
+      if (token >= end_token || token >= tile->num_groups * kGroupTokens) {
+        ++tile;
+        --tiles_left;
+        token = first_token;
+        continue;
+      }
+      bool const in_latent = byte < latent_bytes;
+      char const* const from = in_latent ? tile->latent[token] + byte : tile->rope[token] + (byte - latent_bytes);
+      int const end = in_latent ? latent_bytes : latent_bytes + rope_bytes, left = (end - byte + 63) / 64,
+                count = lines < left ? lines : left;
+      for (int i = 0; i < count; ++i) Isa::prefetch(from + i * 64);
+      lines -= count;
+      byte = count == left ? end : byte + count * 64;
       if (byte < latent_bytes + rope_bytes) continue;
       byte = 0;
       ++token;

@@ -16,14 +16,9 @@ struct RowsOut {
   }
 
   static void emit(EmitTask const& task) {
-    bool const by_rows = task.layout == AccLayout::kRows;
-    ptrdiff_t const stride = by_rows ? 1 : kBlockRows;
+    if (task.layout != AccLayout::kRows) return emit_blocks(task);
     for (int r = 0; r < task.num_rows; ++r) {
-      float const factor = task.factor[r];
-      ptrdiff_t const at = by_rows ? static_cast<ptrdiff_t>(r) * task.v_dim
-                                   : static_cast<ptrdiff_t>(r / kBlockRows) * task.v_dim * kBlockRows + r % kBlockRows;
-      float const* const acc = task.acc + at;
-      for (int column = 0; column < task.v_dim; ++column) task.row[column] = factor == 0.0f ? 0.0f : factor * acc[column * stride];
+      scale(task.row, task.acc + static_cast<ptrdiff_t>(r) * task.v_dim, task.factor[r], task.v_dim);
       store(task.out[r], task.storage, task.row, task.v_dim);
     }
   }
@@ -38,6 +33,40 @@ struct RowsOut {
       if (storage == Storage::kBf16) Isa::widen_bf16(widened, narrow, count);
       else Isa::widen_fp16(widened, narrow, count);
       Isa::accumulate(sum + at, widened, weight, count);
+    }
+  }
+
+ private:
+  /// out = factor * in; zeros, whatever `in` holds, for a factor of 0.
+  static void scale(float* out, float const* in, float factor, int n) {
+    if (factor == 0.0f) {
+      memset(out, 0, static_cast<size_t>(n) * sizeof(float));
+      return;
+    }
+    typename Isa::Rows const by = Isa::set1(factor);
+    for (int i = 0; i < n; i += 16) Isa::store(out + i, Isa::mul(Isa::load(in + i), by));
+  }
+
+  /// 16 columns of 16 rows at a time, turned over where rows are the fastest.
+  static void emit_blocks(EmitTask const& task) {
+    alignas(64) float turned[kBlockRows * kBlockRows], row[kBlockRows];
+    int const bytes = number_bytes(task.storage);
+    for (int first = 0; first < task.num_rows; first += kBlockRows) {
+      float const* acc = task.acc + static_cast<ptrdiff_t>(first) * task.v_dim;
+      int const count = task.num_rows - first < kBlockRows ? task.num_rows - first : kBlockRows;
+      for (int column = 0; column < task.v_dim; column += kBlockRows, acc += kBlockRows * kBlockRows) {
+        float const* rows = acc;
+        if (task.layout == AccLayout::kBlocks) {
+          uint32_t const* in[kBlockRows];
+          for (int i = 0; i < kBlockRows; ++i) in[i] = reinterpret_cast<uint32_t const*>(acc + i * kBlockRows);
+          Isa::transpose_words(reinterpret_cast<uint32_t*>(turned), kBlockRows, in);
+          rows = turned;
+        }
+        for (int r = 0; r < count; ++r) {
+          scale(row, rows + r * kBlockRows, task.factor[first + r], kBlockRows);
+          store(static_cast<char*>(task.out[first + r]) + column * bytes, task.storage, row, kBlockRows);
+        }
+      }
     }
   }
 };

@@ -13,7 +13,10 @@ inline constexpr int kBlockRows = 16;
 inline constexpr int kGroupTokens = 16;
 inline constexpr int kTileTokens = 64;
 inline constexpr int kTileGroups = kTileTokens / kGroupTokens;
-inline constexpr int kPanelPad = 16;  // floats after a widened token, so that tokens do not share cache sets
+inline constexpr int kMaxStepTokens = 2 * kTileTokens;  // most tokens whose scores a kernel holds at a time
+/// Floats between widened tokens: 576 numbers and 16 that keep tokens from sharing cache sets. Constant, so that 16 tokens are
+/// reached from one register.
+inline constexpr int kPanelStride = 592;
 
 enum class Storage : int32_t { kBf16, kFp16, kFp32 };
 constexpr int number_bytes(Storage storage) { return storage == Storage::kFp32 ? 4 : 2; }
@@ -30,16 +33,16 @@ struct PagedKeys {
   Storage storage;
 };
 
-/// How an accumulator lies: [blocks][v_dim][16] with the row fastest, or [rows][v_dim].
-enum class AccLayout : int32_t { kBlocks, kRows };
+/// How an accumulator lies: [blocks][v_dim][16] with the row fastest, [rows][v_dim], or [blocks][v_dim / 16][16 rows][16].
+enum class AccLayout : int32_t { kBlocks, kRows, kTiles };
 
 /// Working memory of one worker, for at most max_blocks blocks. 64-byte aligned.
 struct Scratch {
   float* acc;        // unnormalised output, in the AccLayout of the kernel
   char* queries;     // packed: float32 [blocks][qk_dim][16], or BF16 pairs [blocks][qk_dim / 2][16][2]
-  float* scores;     // [blocks][kTileTokens][16]; probabilities take the place of scores
-  uint16_t* pairs;   // [blocks][kTileTokens / 2][16][2] probabilities as BF16 pairs of tokens
-  char* panel;       // float32 [kTileTokens][qk_dim + kPanelPad], or BF16 pairs [2][kTileTokens / 2][16][2]
+  float* scores;     // [blocks][step_tokens][16]; probabilities take the place of scores
+  uint16_t* pairs;   // [blocks][step_tokens / 2][16][2] probabilities as BF16 pairs of tokens
+  char* panel;       // float32 [kTileTokens][kPanelStride], or BF16 pairs, up to [4][step_tokens / 2][16][2]
   uint16_t* staged;  // [kTileTokens][qk_dim] groups that can't be used in place
   float* row_max;    // [blocks][16], log2 domain
   float* row_sum;    // [blocks][16]
@@ -82,6 +85,7 @@ struct EmitTask {
 struct DecodeKernel {
   void (*run)(PartTask const&);
   AccLayout layout;
+  int32_t step_tokens;  // tokens whose scores it holds at a time, at most kMaxStepTokens
 };
 
 /// The entry points of one instruction set, and which of two kernels is the faster one.

@@ -90,34 +90,6 @@ struct AmxBf16 : Avx512Bf16 {
   static constexpr bool kHasTiles = true;
   static constexpr int kNarrowRowsBf16 = 4;
   using TileUnit = AmxTiles;
-
-  /// A 16 x 16 matrix of words turned over: out[j][i] = in[i][j], rows of `out` out_words apart.
-  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* in) {
-    __m512i a[16], b[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + 16 * i);
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-      b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
-      b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {  // a[i + c]: column 4 * lane + c of rows i .. i + 3
-      a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-      a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-      a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-      a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-      __m512i const low_even = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), low_odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
-      __m512i const high_even = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), high_odd = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
-      _mm512_storeu_si512(out + c * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
-      _mm512_storeu_si512(out + (4 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
-      _mm512_storeu_si512(out + (8 + c) * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
-      _mm512_storeu_si512(out + (12 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
-    }
-  }
 };
 
 }  // namespace flashmla::cpu

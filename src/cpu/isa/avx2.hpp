@@ -12,7 +12,7 @@
 namespace flashmla::cpu {
 
 struct Avx2 {
-  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false, kHasTileFmaPair = false;
   static constexpr int kNarrowRowsBf16 = 12, kNarrowRowsFp16 = 12, kNarrowRowsFp32 = 8;
 
   struct Rows {
@@ -47,7 +47,19 @@ struct Avx2 {
     for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(in + i))));
     Scalar::widen_fp16(out + i, in + i, n - i);
   }
-  static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
+  static void narrow_bf16(uint16_t* out, float const* in, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+      __m256 const x = _mm256_loadu_ps(in + i);
+      __m256i const bits = _mm256_castps_si256(x), top = _mm256_srli_epi32(bits, 16);
+      __m256i const even = _mm256_add_epi32(_mm256_and_si256(top, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+      __m256i const quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40)), is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+      __m256i const rounded = _mm256_blendv_epi8(_mm256_srli_epi32(_mm256_add_epi32(bits, even), 16), quiet, is_nan);
+      __m256i const packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x08);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_castsi256_si128(packed));
+    }
+    Scalar::narrow_bf16(out + i, in + i, n - i);
+  }
   static void narrow_fp16(uint16_t* out, float const* in, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8)
@@ -61,6 +73,10 @@ struct Avx2 {
     Scalar::accumulate(out + i, in + i, weight, n - i);
   }
   static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
+  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in) {
+    for (int row = 0; row < 16; row += 8)
+      for (int column = 0; column < 16; column += 8) transpose_8(out + column * out_words + row, out_words, in + row, column);
+  }
 
   /// 16 registers hold 6 x 2 accumulators, two vectors of a and one broadcast: 16 = 6 + 5 + 5.
   static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
@@ -107,6 +123,28 @@ struct Avx2 {
   }
 
  private:
+  static void transpose_8(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in, int column) {
+    __m256 a[8], b[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) a[i] = _mm256_castsi256_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in[i] + column)));
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+      b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+      b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {  // a[i + c]: columns c and 4 + c of rows i .. i + 3
+      a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
+      a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xee);
+      a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
+      a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      _mm256_storeu_ps(reinterpret_cast<float*>(out + c * out_words), _mm256_permute2f128_ps(a[c], a[4 + c], 0x20));
+      _mm256_storeu_ps(reinterpret_cast<float*>(out + (4 + c) * out_words), _mm256_permute2f128_ps(a[c], a[4 + c], 0x31));
+    }
+  }
   template <int kCount>
   static void strip_fma(float* c, float const* alpha, FmaOperands const& x, int first) {
     c += first * 16;

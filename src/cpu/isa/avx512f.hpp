@@ -18,9 +18,8 @@
 namespace flashmla::cpu {
 
 struct Avx512f {
-  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
-  static constexpr int kNarrowRowsBf16 = 13, kNarrowRowsFp16 = 12;
-  static constexpr int kNarrowRowsFp32 = 12;  // not measured: as FP16
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false, kHasTileFmaPair = true;
+  static constexpr int kNarrowRowsBf16 = 11, kNarrowRowsFp16 = 11, kNarrowRowsFp32 = 8;
 
   using Rows = __m512;
 
@@ -58,7 +57,19 @@ struct Avx512f {
     for (; i + 16 <= n; i += 16) _mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(in + i))));
     Scalar::widen_fp16(out + i, in + i, n - i);
   }
-  static void narrow_bf16(uint16_t* out, float const* in, int n) { Scalar::narrow_bf16(out, in, n); }
+  static void narrow_bf16(uint16_t* out, float const* in, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+      __m512 const x = _mm512_loadu_ps(in + i);
+      __m512i const bits = _mm512_castps_si512(x), top = _mm512_srli_epi32(bits, 16);
+      __m512i const even = _mm512_add_epi32(_mm512_and_si512(top, _mm512_set1_epi32(1)), _mm512_set1_epi32(0x7fff));
+      __m512i const quiet = _mm512_or_si512(top, _mm512_set1_epi32(0x40));
+      __m512i const rounded =
+          _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_srli_epi32(_mm512_add_epi32(bits, even), 16), quiet);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm512_cvtepi32_epi16(rounded));
+    }
+    Scalar::narrow_bf16(out + i, in + i, n - i);
+  }
   static void narrow_fp16(uint16_t* out, float const* in, int n) {
     int i = 0;
     for (; i + 16 <= n; i += 16)
@@ -72,6 +83,32 @@ struct Avx512f {
     Scalar::accumulate(out + i, in + i, weight, n - i);
   }
   static void prefetch(void const* p) { _mm_prefetch(static_cast<char const*>(p), _MM_HINT_T1); }
+  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+      b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {  // a[i + c]: column 4 * lane + c of rows i .. i + 3
+      a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+      a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+      a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+      a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      __m512i const low_even = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88), low_odd = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+      __m512i const high_even = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88), high_odd = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+      _mm512_storeu_si512(out + c * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0x88));
+      _mm512_storeu_si512(out + (4 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0x88));
+      _mm512_storeu_si512(out + (8 + c) * out_words, _mm512_shuffle_i32x4(low_even, high_even, 0xdd));
+      _mm512_storeu_si512(out + (12 + c) * out_words, _mm512_shuffle_i32x4(low_odd, high_odd, 0xdd));
+    }
+  }
 
   static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {
     __m512 acc[16];
@@ -89,6 +126,14 @@ struct Avx512f {
       }
     }
     finish_tile(c, acc);
+  }
+  /// tile_fma of two blocks, alpha [2][16]: a broadcast serves both, so that 16 products take 10 loads, not 17.
+  static void tile_fma_pair(float* c, float const* alpha, FmaOperands const& x, SecondBlock const& second) {
+    half_fma_pair(c, alpha, x, second);
+    FmaOperands right = x;
+    right.b += 8 * x.n_stride;
+    right.soon += 128;
+    half_fma_pair(c + 128, alpha, right, second);
   }
 
   // ---- numbers of one token along the lanes ----------------------------------------------------------------------
@@ -129,6 +174,37 @@ struct Avx512f {
   static void join_fp16(float* out, LanePair const& x) {
     _mm512_storeu_ps(out, x.first);
     _mm512_storeu_ps(out + 16, x.second);
+  }
+
+ private:
+  /// 8 of the 16 numbers n.
+  static void half_fma_pair(float* c, float const* alpha, FmaOperands const& x, SecondBlock const& second) {
+    __m512 low[8], high[8];
+    start_half(low, c, alpha);
+    start_half(high, c + second.c, alpha == nullptr ? nullptr : alpha + 16);
+    ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
+    float const *a = x.a, *a_high = a + second.a, *b = x.b, *b4 = b + 4 * n_stride;
+    for (int k = 0; k < x.num_k; ++k, a += 16, a_high += 16, b += k_stride, b4 += k_stride) {
+      __m512 const rows_low = _mm512_loadu_ps(a), rows_high = _mm512_loadu_ps(a_high);
+      if ((k & 3) == 0)
+        _mm_prefetch(reinterpret_cast<char const*>(x.soon + ((k & 4) == 0 ? 0 : second.c) + (k >> 3 & 7) * 16), _MM_HINT_T0);
+#pragma GCC unroll 8
+      for (int n = 0; n < 8; ++n) {
+        __m512 const value = _mm512_set1_ps(n < 4 ? b[n * n_stride] : b4[(n - 4) * n_stride]);
+        low[n] = _mm512_fmadd_ps(rows_low, value, low[n]);
+        high[n] = _mm512_fmadd_ps(rows_high, value, high[n]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int n = 0; n < 8; ++n) {
+      _mm512_storeu_ps(c + n * 16, low[n]);
+      _mm512_storeu_ps(c + second.c + n * 16, high[n]);
+    }
+  }
+  static void start_half(__m512 (&acc)[8], float const* c, float const* alpha) {
+    __m512 const factor = alpha == nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(alpha);
+#pragma GCC unroll 8
+    for (int n = 0; n < 8; ++n) acc[n] = alpha == nullptr ? factor : _mm512_mul_ps(factor, _mm512_loadu_ps(c + n * 16));
   }
 
  protected:

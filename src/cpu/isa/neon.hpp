@@ -10,7 +10,7 @@
 namespace flashmla::cpu {
 
 struct Neon {
-  static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  static constexpr bool kHasBf16Dot = false, kHasTiles = false, kHasTileFmaPair = false;
   static constexpr int kNarrowRowsBf16 = 8, kNarrowRowsFp16 = 8, kNarrowRowsFp32 = 8;  // not measured: no AArch64 machine at hand
 
   struct Rows {
@@ -92,6 +92,9 @@ struct Neon {
     Scalar::accumulate(out + i, in + i, weight, n - i);
   }
   static void prefetch(void const* p) { __builtin_prefetch(p, 0, 2); }
+  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in) {
+    Scalar::transpose_words(out, out_words, in);
+  }
 
   /// 32 registers hold 4 x 4 accumulators, four vectors of a and what is broadcast.
   static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {

@@ -38,10 +38,16 @@ struct FmaOperands {
   int num_k;
   float const* b;
   ptrdiff_t n_stride, k_stride;
+  float const* soon;  // the [256] that the next product adds to: a set may bring them to L1 meanwhile
+};
+/// How far the second of two blocks of rows lies behind the first, in floats.
+struct SecondBlock {
+  ptrdiff_t c, a;
 };
 
 struct Scalar {
   static constexpr bool kHasBf16Dot = false, kHasTiles = false;
+  static constexpr bool kHasTileFmaPair = false;  // tile_fma_pair: two blocks at once, where one broadcast a product would be the limit
   /// Most rows for which the narrow kernel wins; tests/cpu/narrow_or_wide.cpp measures it, docs/perf has the figures.
   static constexpr int kNarrowRowsBf16 = 14, kNarrowRowsFp16 = 10, kNarrowRowsFp32 = 10;
 
@@ -129,6 +135,14 @@ struct Scalar {
     for (int i = 0; i < n; ++i) out[i] += weight * in[i];
   }
   static void prefetch(void const* p) { __builtin_prefetch(p, 0, 2); }
+  /// A 16 x 16 matrix of words turned over: out[j][i] = in[i][j], rows of `out` out_words apart.
+  static void transpose_words(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in) {  // in [16] -> [16]
+    for (int i = 0; i < 16; ++i) {
+      uint32_t row[16];
+      memcpy(row, in[i], sizeof row);
+      for (int j = 0; j < 16; ++j) out[j * out_words + i] = row[j];
+    }
+  }
 
   /// c[n][row] = c[n][row] * alpha[row] + sum over k of a[k][row] * b(n, k); without alpha, c starts from zero.
   static void tile_fma(float* c, float const* alpha, FmaOperands const& x) {

@@ -99,7 +99,6 @@ struct ModelTiles {
 struct HardwareTiles {
   void (*all_products)(TileOperands const&);
   void (*clear)(TileOperands const&);
-  void (*transpose_words)(uint32_t* out, ptrdiff_t out_words, uint32_t const* in);
 };
 extern HardwareTiles const kAmxTiles;
 

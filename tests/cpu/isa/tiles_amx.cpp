@@ -9,9 +9,8 @@ namespace flashmla::cpu::test {
 
 template <class Isa>
 constexpr HardwareTiles hardware() {
-  if constexpr (Isa::kHasTiles)
-    return {&TilePrograms<typename Isa::TileUnit>::all_products, &TilePrograms<typename Isa::TileUnit>::clear, &Isa::transpose_words};
-  else return {nullptr, nullptr, nullptr};
+  if constexpr (Isa::kHasTiles) return {&TilePrograms<typename Isa::TileUnit>::all_products, &TilePrograms<typename Isa::TileUnit>::clear};
+  else return {nullptr, nullptr};
 }
 constinit HardwareTiles const kAmxTiles = hardware<AmxBf16>();
 

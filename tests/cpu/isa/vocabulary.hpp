@@ -47,6 +47,8 @@ struct Vocabulary {
   void (*narrow_fp16)(uint16_t* out, float const* in, int n);
   void (*accumulate)(float* out, float const* in, float weight, int n);
   void (*tile_fma)(TileCall const& call);
+  void (*tile_fma_pair)(TileCall const& call);  // alpha [2][16]; c and a of the second block follow those of the first; or null
+  void (*transpose_words)(uint32_t* out, ptrdiff_t out_words, uint32_t const* const* in);
   // Numbers of one token along the lanes.
   int num_lanes;
   void (*mul_add_lanes)(float* out, float const* a, float const* b, float const* c);  // out = a * (a * b + c), num_lanes each

@@ -157,23 +157,39 @@ TEST_P(VocabularyTest, TileProductForAnyDepthAndStrides) {
   for (int const num_k : {0, 1, 2, 15, 64, 192}) {
     for (bool const by_row : {true, false}) {  // b[n][k] or b[k][n]
       ptrdiff_t const n_stride = by_row ? num_k + 3 : 1, k_stride = by_row ? 1 : 19;
-      std::vector<float> const a = normal(static_cast<size_t>(num_k) * 16 + 16),
+      std::vector<float> const a = normal(2 * static_cast<size_t>(num_k) * 16 + 16),
                                b = normal(static_cast<size_t>(16 * (num_k + 3) + 19 * num_k + 16));
-      std::vector<float> const before = normal(256), alpha = normal(16);
-      for (bool const scaled : {false, true}) {
-        std::vector<float> c = before;
-        set().tile_fma({c.data(), scaled ? alpha.data() : nullptr, a.data(), num_k, b.data(), n_stride, k_stride});
-        for (ptrdiff_t n = 0; n < 16; ++n) {
-          for (ptrdiff_t row = 0; row < 16; ++row) {
-            double want = scaled ? static_cast<double>(before[static_cast<size_t>(n * 16 + row)]) * alpha[static_cast<size_t>(row)] : 0.0;
-            for (ptrdiff_t k = 0; k < num_k; ++k)
-              want += static_cast<double>(a[static_cast<size_t>(k * 16 + row)]) * b[static_cast<size_t>(n * n_stride + k * k_stride)];
-            EXPECT_NEAR(c[static_cast<size_t>(n * 16 + row)], want, 1e-4);
+      std::vector<float> const before = normal(512), alpha = normal(32);
+      for (int const blocks : {1, 2}) {
+        auto* const multiply = blocks == 1 ? set().tile_fma : set().tile_fma_pair;
+        for (bool const scaled : {false, true}) {
+          if (multiply == nullptr) continue;
+          std::vector<float> c = before;
+          multiply({c.data(), scaled ? alpha.data() : nullptr, a.data(), num_k, b.data(), n_stride, k_stride});
+          for (ptrdiff_t i = 0; i < 512; ++i) {
+            ptrdiff_t const block = i / 256, n = i / 16 % 16, row = i % 16;
+            double want = scaled || block == blocks ? static_cast<double>(before[static_cast<size_t>(i)]) : 0.0;
+            if (block < blocks) want *= alpha[static_cast<size_t>(block * 16 + row)];
+            for (ptrdiff_t k = 0; k < num_k && block < blocks; ++k)
+              want += static_cast<double>(a[static_cast<size_t>((block * num_k + k) * 16 + row)]) *
+                      b[static_cast<size_t>(n * n_stride + k * k_stride)];
+            EXPECT_NEAR(c[static_cast<size_t>(i)], want, 1e-4);
           }
         }
       }
     }
   }
+}
+
+TEST_P(VocabularyTest, WordsAreTurnedOver) {
+  constexpr size_t kWords = 20;  // between rows of the result, the last four of which stay as they are
+  std::vector<uint32_t> in(16 * 19 + 16), out(16 * kWords, 7);
+  for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<uint32_t>(i);
+  uint32_t const* rows[16];
+  for (size_t i = 0; i < 16; ++i) rows[i] = in.data() + (15 - i) * 19;
+  set().transpose_words(out.data(), kWords, rows);
+  for (size_t j = 0; j < 16; ++j)
+    for (size_t i = 0; i < kWords; ++i) EXPECT_EQ(out[j * kWords + i], i < 16 ? rows[i][j] : 7) << j << " " << i;
 }
 
 TEST_P(VocabularyTest, DotProductsOfPairs) {
