@@ -202,6 +202,7 @@ class DecodePlan:
         theirs of out and lse not written. sink: float32 [h_q]: out *= exp(lse) / (exp(lse) + exp(sink)).
         schedule, stream: as in `update`. workspace: an array of `workspace_bytes` bytes that `reset` has cleared; by default the
         plan's own for the stream. dtype: "bf16" when bfloat16 arrives as uint16 (NumPy without ml_dtypes).
+        With kv_format bf16_320 or bf16_288 a key has 320 or 288 numbers, 256 of them latent, and a value, so a row of out, 256.
         All arrays lie on the plan's device and must stay valid until the work has finished. Lengths and page ids out of range are
         masked; `fault()` reports them.
         """
