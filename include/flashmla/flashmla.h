@@ -329,6 +329,10 @@ FLASHMLA_API size_t flashmla_plan_describe(flashmla_plan const* plan, char* text
  * on return; a capacity too small is FLASHMLA_INVALID_ARGUMENT with `count` set to what is needed. */
 FLASHMLA_API flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens,
                                                  flashmla_part* parts, int64_t* count);
+/* The same for ragged queries: request r has q_offsets[r + 1] - q_offsets[r] query tokens, at most max_q_tokens, and one that has
+ * none has no part. q_offsets [batch + 1] in HOST memory; where they begin does not matter. */
+FLASHMLA_API flashmla_status flashmla_plan_parts_ragged(flashmla_plan const* plan, int32_t const* kv_len, int32_t const* q_offsets,
+                                                        int64_t batch, flashmla_part* parts, int64_t* count);
 
 /* -------------------------------------------------------- stand-alone ops -- */
 

@@ -20,8 +20,8 @@ struct NamedType {
 constexpr NamedType kElementTypes[] = {{"bf16", {kBf16, kKvBf16_576}},
                                        {"fp16", {kFp16, kKvFp16_576}},
                                        {"fp32", {kFp32, kKvFp32_576}},
-                                       {"bf16_320", {kBf16, FLASHMLA_KV_BF16_320, 320, 256}},
-                                       {"bf16_288", {kBf16, FLASHMLA_KV_BF16_288, 288, 256}}};
+                                       {"bf16_320", {kBf16, kKvBf16_320, 320, 256}},
+                                       {"bf16_288", {kBf16, kKvBf16_288, 288, 256}}};
 
 DeviceInfo const* find_device(std::vector<DeviceInfo> const& all, Device device) {
   auto const found = std::find_if(all.begin(), all.end(),
