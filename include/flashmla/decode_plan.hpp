@@ -64,18 +64,34 @@ class DecodePlan {
   }
   /// How the plan splits lengths kv_len [batch] in host memory among its workers.
   [[nodiscard]] std::vector<Part> parts(std::vector<int32_t> const& kv_len, int32_t q_tokens = 1) const {
-    int64_t const batch = static_cast<int64_t>(kv_len.size());
-    int64_t count = 0;
-    if (flashmla_plan_parts(plan_.get(), kv_len.data(), batch, q_tokens, nullptr, &count) == FLASHMLA_OK) return {};
-    std::vector<Part> list(static_cast<size_t>(count));
-    check(flashmla_plan_parts(plan_.get(), kv_len.data(), batch, q_tokens, list.data(), &count));
-    return list;
+    return list_parts([&](Part* list, int64_t* count) {
+      return flashmla_plan_parts(plan_.get(), kv_len.data(), static_cast<int64_t>(kv_len.size()), q_tokens, list, count);
+    });
+  }
+  /// The same for ragged queries: q_offsets [batch + 1], as in Lengths::ragged. Throws Error for another number of offsets.
+  [[nodiscard]] std::vector<Part> parts(std::vector<int32_t> const& kv_len, std::vector<int32_t> const& q_offsets) const {
+    if (q_offsets.size() != kv_len.size() + 1)
+      throw Error(FLASHMLA_INVALID_ARGUMENT, "plan_parts_ragged: q_offsets: got " + std::to_string(q_offsets.size()) +
+                                                 " offsets, expected " + std::to_string(kv_len.size() + 1) + " (batch + 1)");
+    return list_parts([&](Part* list, int64_t* count) {
+      return flashmla_plan_parts_ragged(plan_.get(), kv_len.data(), q_offsets.data(), static_cast<int64_t>(kv_len.size()), list, count);
+    });
   }
 
   /// The C handle, still owned by this object.
   [[nodiscard]] flashmla_plan const* handle() const noexcept { return plan_.get(); }
 
  private:
+  /// `call` writes as many parts as there is room for, and says how many there are.
+  template <class Call>
+  static std::vector<Part> list_parts(Call const& call) {
+    int64_t count = 0;
+    if (call(nullptr, &count) == FLASHMLA_OK) return {};
+    std::vector<Part> list(static_cast<size_t>(count));
+    check(call(list.data(), &count));
+    return list;
+  }
+
   struct Destroy {
     void operator()(flashmla_plan* plan) const noexcept { flashmla_plan_destroy(plan); }
   };

@@ -75,9 +75,9 @@ typedef enum flashmla_kv_format {
   FLASHMLA_KV_FP4_V41_288_PLANAR = 9,
   FLASHMLA_KV_FP4_V41_288_INTERLEAVED = 10,
   FLASHMLA_KV_BF16_512 = 11,
-  FLASHMLA_KV_BF16_320 = 12,
-  FLASHMLA_KV_BF16_288 = 13,
-  FLASHMLA_KV_FP32_576 = 14 /* as BF16_576; CPU only */
+  FLASHMLA_KV_BF16_320 = 12, /* 256 latent + 64 RoPE; value = the first 256; CPU only */
+  FLASHMLA_KV_BF16_288 = 13, /* 256 latent + 32 RoPE; value = the first 256; CPU only */
+  FLASHMLA_KV_FP32_576 = 14  /* as BF16_576; CPU only */
 } flashmla_kv_format;
 
 typedef enum flashmla_lse_base { FLASHMLA_LSE_NATURAL = 0, FLASHMLA_LSE_BASE_2 = 1 } flashmla_lse_base;
@@ -191,7 +191,8 @@ typedef struct flashmla_lengths {
   flashmla_view extra_topk_len; /* int32 [batch] */
 } flashmla_lengths;
 
-/* The views of one decode call. d_qk 576 = 512 latent + 64 RoPE and d_v 512 for the *_576 formats.
+/* The views of one decode call. d_qk = latent + rope: 576 = 512 + 64 for the *_576 formats, 256 + 64 and 256 + 32
+ * for BF16_320 and BF16_288; d_v is the latent part of them all.
  * With lengths.q_offsets, q, q_nope, q_pe and out have no batch dimension: [total_q, h_q, ...], total_q being what q has, and
  * visible_len is [total_q]. Tokens in front of the first offset or behind the last are nobody's: they are not read, and their rows
  * of out and lse stay as they are, so that a CUDA graph can be made for more tokens than a step has. The causal rule counts each
@@ -328,6 +329,10 @@ FLASHMLA_API size_t flashmla_plan_describe(flashmla_plan const* plan, char* text
  * on return; a capacity too small is FLASHMLA_INVALID_ARGUMENT with `count` set to what is needed. */
 FLASHMLA_API flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens,
                                                  flashmla_part* parts, int64_t* count);
+/* The same for ragged queries: request r has q_offsets[r + 1] - q_offsets[r] query tokens, at most max_q_tokens, and one that has
+ * none has no part. q_offsets [batch + 1] in HOST memory; where they begin does not matter. */
+FLASHMLA_API flashmla_status flashmla_plan_parts_ragged(flashmla_plan const* plan, int32_t const* kv_len, int32_t const* q_offsets,
+                                                        int64_t batch, flashmla_part* parts, int64_t* count);
 
 /* -------------------------------------------------------- stand-alone ops -- */
 

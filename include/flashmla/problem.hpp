@@ -12,6 +12,7 @@ namespace flashmla {
 
 using KvFormat = flashmla_kv_format;
 inline constexpr KvFormat kKvBf16_576 = FLASHMLA_KV_BF16_576, kKvFp16_576 = FLASHMLA_KV_FP16_576, kKvFp32_576 = FLASHMLA_KV_FP32_576;
+inline constexpr KvFormat kKvBf16_320 = FLASHMLA_KV_BF16_320, kKvBf16_288 = FLASHMLA_KV_BF16_288;
 
 /// What does not change between steps.
 ///

@@ -23,22 +23,47 @@ struct flashmla_plan {
 
 namespace {
 
-/// Lengths in host memory, as flashmla_plan_parts takes them.
-core::StepRows check_host_lengths(flashmla_plan const& plan, int32_t const* kv_len, int64_t batch, int32_t q_tokens) {
-  constexpr char kOperation[] = "plan_parts";
-  core::Problem const& problem = plan.problem;
+void check_host_lengths(char const* operation, core::Problem const& problem, int32_t const* kv_len, int64_t batch) {
   if (batch < 0 || batch > problem.max_batch)
-    core::fail_invalid(kOperation, "batch", std::to_string(batch), "0 to max_batch " + std::to_string(problem.max_batch));
-  if (batch > 0) require(kOperation, "kv_len", kv_len);
-  int32_t const tokens = q_tokens == 0 ? 1 : q_tokens;
-  if (tokens < 1 || tokens > problem.max_q_tokens)
-    core::fail_invalid(kOperation, "q_tokens", std::to_string(tokens), "1 to max_q_tokens " + std::to_string(problem.max_q_tokens));
+    core::fail_invalid(operation, "batch", std::to_string(batch), "0 to max_batch " + std::to_string(problem.max_batch));
+  if (batch > 0) require(operation, "kv_len", kv_len);
   int64_t const limit = problem.max_kv_len > 0 ? problem.max_kv_len : INT32_MAX;
   for (int64_t i = 0; i < batch; ++i)
     if (kv_len[i] < 0 || kv_len[i] > limit)
-      core::fail_invalid(kOperation, "kv_len[" + std::to_string(i) + "]", std::to_string(kv_len[i]),
+      core::fail_invalid(operation, "kv_len[" + std::to_string(i) + "]", std::to_string(kv_len[i]),
                          "0 to " + std::to_string(limit) + " tokens");
-  return {static_cast<int32_t>(batch), tokens, problem.h_q};
+}
+
+/// On the device offsets are clamped; the host can say which is wrong.
+void check_host_offsets(char const* operation, core::Problem const& problem, int32_t const* q_offsets, int64_t batch) {
+  require(operation, "q_offsets", q_offsets);
+  if (q_offsets[0] < 0) core::fail_invalid(operation, "q_offsets[0]", std::to_string(q_offsets[0]), "at least 0");
+  for (int64_t i = 1; i <= batch; ++i) {
+    int64_t const before = q_offsets[i - 1], tokens = q_offsets[i] - before;
+    if (tokens < 0 || tokens > problem.max_q_tokens)
+      core::fail_invalid(operation, "q_offsets[" + std::to_string(i) + "]", std::to_string(q_offsets[i]),
+                         std::to_string(before) + " to " + std::to_string(before + problem.max_q_tokens) + " (at most max_q_tokens " +
+                             std::to_string(problem.max_q_tokens) + " a request)");
+  }
+}
+
+/// Where parts go, and for how many there is room.
+struct PartList {
+  flashmla_part* parts;
+  int64_t* count;
+};
+
+void list_parts(char const* operation, flashmla_plan const& plan, core::StepRows const& rows, int32_t const* kv_len, PartList const& list) {
+  core::PlanShape const shape = plan.decode->shape();
+  std::vector<char> schedule(core::schedule_bytes(shape.max_workers));
+  core::make_schedule(shape, rows, kv_len, schedule.data());
+  std::vector<flashmla_part> const made = core::list_parts(shape, rows, kv_len, schedule.data());
+  int64_t const capacity = *list.count, needed = static_cast<int64_t>(made.size());
+  if (capacity < 0) core::fail_invalid(operation, "count", std::to_string(capacity), "at least 0");
+  if (capacity >= needed && needed > 0) require(operation, "parts", list.parts);
+  *list.count = needed;
+  if (capacity < needed) core::fail_invalid(operation, "count", std::to_string(capacity), "at least " + std::to_string(needed) + " parts");
+  std::copy(made.begin(), made.end(), list.parts);
 }
 
 }  // namespace
@@ -138,18 +163,26 @@ flashmla_status flashmla_plan_parts(flashmla_plan const* plan, int32_t const* kv
   return guarded(kOperation, [&] {
     require(kOperation, "plan", plan);
     require(kOperation, "count", count);
-    core::StepRows const rows = check_host_lengths(*plan, kv_len, batch, q_tokens);
-    core::PlanShape const shape = plan->decode->shape();
-    std::vector<char> schedule(core::schedule_bytes(shape.max_workers));
-    core::make_schedule(shape, rows, kv_len, schedule.data());
-    std::vector<flashmla_part> const made = core::list_parts(shape, rows, kv_len, schedule.data());
-    int64_t const capacity = *count, needed = static_cast<int64_t>(made.size());
-    if (capacity < 0) core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least 0");
-    if (capacity >= needed && needed > 0) require(kOperation, "parts", parts);
-    *count = needed;
-    if (capacity < needed)
-      core::fail_invalid(kOperation, "count", std::to_string(capacity), "at least " + std::to_string(needed) + " parts");
-    std::copy(made.begin(), made.end(), parts);
+    core::Problem const& problem = plan->problem;
+    int32_t const tokens = q_tokens == 0 ? 1 : q_tokens;
+    if (tokens < 1 || tokens > problem.max_q_tokens)
+      core::fail_invalid(kOperation, "q_tokens", std::to_string(tokens), "1 to max_q_tokens " + std::to_string(problem.max_q_tokens));
+    check_host_lengths(kOperation, problem, kv_len, batch);
+    list_parts(kOperation, *plan, {static_cast<int32_t>(batch), tokens, problem.h_q}, kv_len, {parts, count});
+  });
+}
+
+flashmla_status flashmla_plan_parts_ragged(flashmla_plan const* plan, int32_t const* kv_len, int32_t const* q_offsets, int64_t batch,
+                                           flashmla_part* parts, int64_t* count) {
+  constexpr char kOperation[] = "plan_parts_ragged";
+  return guarded(kOperation, [&] {
+    require(kOperation, "plan", plan);
+    require(kOperation, "count", count);
+    core::Problem const& problem = plan->problem;
+    check_host_lengths(kOperation, problem, kv_len, batch);
+    check_host_offsets(kOperation, problem, q_offsets, batch);
+    core::StepRows const rows{static_cast<int32_t>(batch), static_cast<int32_t>(problem.max_q_tokens), problem.h_q, q_offsets};
+    list_parts(kOperation, *plan, rows, kv_len, {parts, count});
   });
 }
 

@@ -139,6 +139,8 @@ std::vector<CopyPagesCase> copy_pages_cases(Tier tier) {
   add("interleaved", [](C& c) { c.interleaved = true; });
   add("bytes_656", [](C& c) { c.dtype = FLASHMLA_UINT8, c.width = 656; });
   add("bytes_584", [](C& c) { c.dtype = FLASHMLA_UINT8, c.width = 584, c.page_tokens = 3; });
+  add("width_320", [](C& c) { c.width = 320, c.padded_pages = true; });
+  add("width_288", [](C& c) { c.width = 288, c.page_tokens = 16; });
   add("fp32", [](C& c) { c.dtype = FLASHMLA_FP32, c.width = 33; });
   if (tier == Tier::kSmoke) return cases;
   // More caches and more pairs than one launch takes.

@@ -17,13 +17,13 @@ namespace flashmla::conformance {
 enum class Tier { kSmoke, kCi, kFull };
 
 enum class QLayout {
-  kContiguous,  // [batch, q_tokens, h_q, 576]
+  kContiguous,  // [batch, q_tokens, h_q, qk_dim]
   kPadded,      // a head stride of 640
   kUnaligned,   // heads outermost, odd strides, a base that is aligned to one element only
   kPair,        // q_nope and q_pe as tensors of their own
 };
 enum class CacheLayout {
-  kContiguous,    // [num_pages, page_tokens, h_kv, 576]
+  kContiguous,    // [num_pages, page_tokens, h_kv, qk_dim]
   kPaddedPages,   // NaN between pages
   kPaddedTokens,  // a token stride of 640 per head
   kUnaligned,     // pages that begin at any multiple of one element

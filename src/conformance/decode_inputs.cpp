@@ -11,8 +11,6 @@
 namespace flashmla::conformance {
 namespace {
 
-constexpr int64_t kLatent = 512, kRope = 64, kQkDim = 576;
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 Buffer make_buffer(DeviceMemory& memory, int64_t elems, size_t elem_bytes) {
@@ -72,7 +70,7 @@ core::Problem make_core_problem(DecodeCase const& c) {
   problem.causal = c.causal;
   problem.batch_invariant = c.batch_invariant;
   problem.chunk_tokens = c.chunk_tokens;
-  problem.scale = c.scale.value_or(static_cast<float>(1 / std::sqrt(576.0)));
+  problem.scale = c.scale.value_or(static_cast<float>(1 / std::sqrt(static_cast<double>(problem.format->qk_dim))));
   problem.max_batch = c.batch() + c.spare_batch;
   problem.max_q_tokens = c.q_tokens + c.spare_q_tokens;
   problem.max_kv_len = c.max_kv_len;
@@ -80,7 +78,11 @@ core::Problem make_core_problem(DecodeCase const& c) {
 }
 
 DecodeInputs::DecodeInputs(DecodeCase const& c, DeviceMemory& memory)
-    : case_(c), memory_(memory), dtype_(core::find_kv_format(c.format)->dtype), out_dtype_(or_default(c.out_dtype, dtype_)) {
+    : case_(c),
+      memory_(memory),
+      format_(*core::find_kv_format(c.format)),
+      dtype_(format_.dtype),
+      out_dtype_(or_default(c.out_dtype, dtype_)) {
   Random random(seed_of(c.name.c_str()));
   make_lengths(random);
   make_page_table(random);
@@ -159,17 +161,17 @@ int64_t DecodeInputs::row_elems(core::RowStrides const& s, int64_t width) const 
 
 void DecodeInputs::make_queries(Random& random) {
   bool const pair = case_.q_layout == QLayout::kPair;
-  int64_t const width = pair ? kLatent : kQkDim;
+  int64_t const width = pair ? format_.latent : format_.qk_dim;
   q_stride_ = dense_strides(case_.q_layout == QLayout::kPadded ? 640 : width);
   if (case_.q_layout == QLayout::kUnaligned) {
     q_offset_ = 1;
     q_stride_ = {case_.is_ragged() ? 0 : case_.q_tokens * 579, 579, case_.total_q() * 579 + 3};
   }
-  q_pe_stride_ = pair ? dense_strides(kRope) : q_stride_;
+  q_pe_stride_ = pair ? dense_strides(format_.rope) : q_stride_;
 
   size_t const bytes = reference::element_bytes(dtype_);
   q_ = make_buffer(memory_, q_offset_ + row_elems(q_stride_, width), bytes);
-  if (pair) q_pe_ = make_buffer(memory_, row_elems(q_pe_stride_, kRope), bytes);
+  if (pair) q_pe_ = make_buffer(memory_, row_elems(q_pe_stride_, format_.rope), bytes);
   for (int32_t b = 0; b < case_.batch(); ++b) {
     core::QueryTokens const tokens = case_.tokens_of(b);  // rows that no request has stay NaN
     for (int64_t t = tokens.first; t < tokens.first + tokens.count; ++t)
@@ -178,7 +180,7 @@ void DecodeInputs::make_queries(Random& random) {
         fill_noise(random, dtype_, case_.q_std, element(q_.host<void>(), row), width);
         if (!pair) continue;
         int64_t const pe = b * q_pe_stride_.batch + t * q_pe_stride_.token + h * q_pe_stride_.head;
-        fill_noise(random, dtype_, case_.q_std, element(q_pe_.host<void>(), pe), kRope);
+        fill_noise(random, dtype_, case_.q_std, element(q_pe_.host<void>(), pe), format_.rope);
       }
   }
   q_.upload();
@@ -190,15 +192,15 @@ void DecodeInputs::make_cache(Random& random) {
   bool const padded = case_.cache_layout == CacheLayout::kPaddedPages;
   bool const unaligned = case_.cache_layout == CacheLayout::kUnaligned;
   int64_t const tokens = case_.page_tokens, heads = case_.h_kv;
-  int64_t const width = pair ? kLatent : kQkDim;
+  int64_t const width = pair ? format_.latent : format_.qk_dim;
   int64_t const head = case_.cache_layout == CacheLayout::kPaddedTokens ? 640 : width;
   ckv_stride_ = {tokens * heads * head + (padded ? 512 : unaligned ? 1 : 0), heads * head, head};
-  kpe_stride_ = pair ? core::RowStrides{tokens * heads * kRope + 128, heads * kRope, kRope} : ckv_stride_;
+  kpe_stride_ = pair ? core::RowStrides{tokens * heads * format_.rope + 128, heads * format_.rope, format_.rope} : ckv_stride_;
   cache_offset_ = unaligned ? 1 : 0;
 
   size_t const bytes = reference::element_bytes(dtype_);
   ckv_ = make_buffer(memory_, cache_offset_ + span_elems(ckv_stride_, num_pages_, tokens, heads, width), bytes);
-  if (pair) kpe_ = make_buffer(memory_, span_elems(kpe_stride_, num_pages_, tokens, heads, kRope), bytes);
+  if (pair) kpe_ = make_buffer(memory_, span_elems(kpe_stride_, num_pages_, tokens, heads, format_.rope), bytes);
   for (int32_t request = 0; request < case_.batch(); ++request) {
     int32_t const kv_len = clamped(case_.kv_len[static_cast<size_t>(request)]);
     for (int32_t first = 0; first < kv_len; first += case_.page_tokens) {
@@ -219,17 +221,17 @@ void DecodeInputs::fill_page(Random& random, int32_t page, int32_t num_tokens) {
   for (int64_t token = 0; token < num_tokens; ++token)
     for (int64_t head = 0; head < case_.h_kv; ++head) {
       int64_t const ckv = cache_offset_ + page * ckv_stride_.batch + token * ckv_stride_.token + head * ckv_stride_.head;
-      copy_noise(random, dtype_, element(ckv_.host<void>(), ckv), pair ? kLatent : kQkDim);
+      copy_noise(random, dtype_, element(ckv_.host<void>(), ckv), pair ? format_.latent : format_.qk_dim);
       if (!pair) continue;
       int64_t const kpe = page * kpe_stride_.batch + token * kpe_stride_.token + head * kpe_stride_.head;
-      copy_noise(random, dtype_, element(kpe_.host<void>(), kpe), kRope);
+      copy_noise(random, dtype_, element(kpe_.host<void>(), kpe), format_.rope);
     }
 }
 
 void DecodeInputs::make_outputs() {
   int64_t const tokens = case_.is_ragged() ? case_.total_q() : case_.q_tokens, heads = case_.h_q;
-  out_stride_ = dense_strides(case_.padded_out ? 528 : kLatent);
-  out_ = make_buffer(memory_, row_elems(out_stride_, kLatent), reference::element_bytes(out_dtype_));
+  out_stride_ = dense_strides(case_.padded_out ? format_.v_dim + 16 : format_.v_dim);
+  out_ = make_buffer(memory_, row_elems(out_stride_, format_.v_dim), reference::element_bytes(out_dtype_));
   lse_stride_ = dense_strides(1);
   if (case_.lse_layout != FLASHMLA_LSE_TOKENS_HEADS) lse_stride_ = {case_.is_ragged() ? 0 : heads * tokens, 1, tokens};
   if (case_.want_lse) lse_ = make_buffer(memory_, std::max<int64_t>(case_.total_q(), 1) * heads, sizeof(float));
@@ -279,15 +281,15 @@ flashmla_decode_args DecodeInputs::args() const {
   flashmla_decode_args args{};
   args.struct_size = sizeof args;
   bool const q_pair = case_.q_layout == QLayout::kPair, cache_pair = case_.cache_layout == CacheLayout::kPair;
-  (q_pair ? args.q_nope : args.q) = row_view(const_cast<void*>(c.q_nope), dtype_, q_stride_, q_pair ? kLatent : kQkDim);
-  if (q_pair) args.q_pe = row_view(q_pe_.device(), dtype_, q_pe_stride_, kRope);
-  (cache_pair ? args.ckv : args.cache) = pages(const_cast<void*>(c.ckv), ckv_stride_, cache_pair ? kLatent : kQkDim);
-  if (cache_pair) args.kpe = pages(kpe_.device(), kpe_stride_, kRope);
+  (q_pair ? args.q_nope : args.q) = row_view(const_cast<void*>(c.q_nope), dtype_, q_stride_, q_pair ? format_.latent : format_.qk_dim);
+  if (q_pair) args.q_pe = row_view(q_pe_.device(), dtype_, q_pe_stride_, format_.rope);
+  (cache_pair ? args.ckv : args.cache) = pages(const_cast<void*>(c.ckv), ckv_stride_, cache_pair ? format_.latent : format_.qk_dim);
+  if (cache_pair) args.kpe = pages(kpe_.device(), kpe_stride_, format_.rope);
   args.page_table = make_view(page_table_.device(), FLASHMLA_INT32, device, {case_.batch(), table_pages_}, {table_stride_, 1});
   args.lengths = lengths_of(kv_len_, q_offsets_);
   if (visible_len_.device()) args.visible_len = make_view(visible_len_.device(), FLASHMLA_INT32, device, {case_.total_q()}, {1});
   if (sink_.device()) args.sink = make_view(sink_.device(), FLASHMLA_FP32, device, {case_.h_q}, {1});
-  args.out = row_view(out_.device(), out_dtype_, out_stride_, kLatent);
+  args.out = row_view(out_.device(), out_dtype_, out_stride_, format_.v_dim);
   if (lse_.device()) args.lse = lse_view();
   return args;
 }
@@ -306,11 +308,11 @@ core::DecodeCall DecodeInputs::call(bool on_host) const {
   call.q_fused = case_.q_layout != QLayout::kPair;
   call.cache_fused = case_.cache_layout != CacheLayout::kPair;
   call.q_nope = element(at(q_), q_offset_);
-  call.q_pe = call.q_fused ? element(at(q_), q_offset_ + kLatent) : at(q_pe_);
+  call.q_pe = call.q_fused ? element(at(q_), q_offset_ + format_.latent) : at(q_pe_);
   call.q_nope_stride = q_stride_;
   call.q_pe_stride = q_pe_stride_;
   call.ckv = element(at(ckv_), cache_offset_);
-  call.kpe = call.cache_fused ? element(at(ckv_), cache_offset_ + kLatent) : at(kpe_);
+  call.kpe = call.cache_fused ? element(at(ckv_), cache_offset_ + format_.latent) : at(kpe_);
   call.ckv_page_stride = ckv_stride_.batch, call.ckv_token_stride = ckv_stride_.token, call.ckv_head_stride = ckv_stride_.head;
   call.kpe_page_stride = kpe_stride_.batch, call.kpe_token_stride = kpe_stride_.token, call.kpe_head_stride = kpe_stride_.head;
   call.num_pages = num_pages_;
@@ -354,7 +356,7 @@ std::string DecodeInputs::overwritten_spare_rows() const {
       int64_t const out = (t * out_stride_.token + h * out_stride_.head) * static_cast<int64_t>(elem);
       int64_t const lse = (t * lse_stride_.token + h * lse_stride_.head) * static_cast<int64_t>(sizeof(float));
       std::string const row = std::to_string(t) + ", " + std::to_string(h) + "], which no request has";
-      if (!is_poison(out_, out, kLatent * elem)) return "out[" + row;
+      if (!is_poison(out_, out, static_cast<size_t>(format_.v_dim) * elem)) return "out[" + row;
       if (lse_.device() && !is_poison(lse_, lse, sizeof(float))) return "lse of row [" + row;
     }
   return "";
@@ -366,7 +368,8 @@ std::string DecodeInputs::overwritten() const {
   if (case_.is_ragged())
     if (std::string text = overwritten_spare_rows(); !text.empty()) return text;
   if (!case_.padded_out) return "";
-  size_t const elem = reference::element_bytes(out_dtype_), row = static_cast<size_t>(out_stride_.head) * elem, used = kLatent * elem;
+  size_t const elem = reference::element_bytes(out_dtype_), row = static_cast<size_t>(out_stride_.head) * elem,
+               used = static_cast<size_t>(format_.v_dim) * elem;
   for (size_t i = 0; i < out_.bytes(); ++i)
     if (i % row >= used && out_.host()[i] != std::byte{0xff}) return "padding of out behind row " + std::to_string(i / row);
   return "";

@@ -54,6 +54,7 @@ class DecodeInputs {
 
   DecodeCase const& case_;
   DeviceMemory& memory_;
+  core::KvFormat const& format_;
   flashmla_dtype dtype_;  // of q and the cache
   flashmla_dtype out_dtype_;
   int64_t num_pages_ = 0, table_pages_ = 0, table_stride_ = 0;

@@ -124,6 +124,16 @@ std::vector<DecodeCase> invariance_cases(Tier tier) {
     }
   };
   auto const nothing = [](DecodeCase&) {};
+  for (auto const& [format, name] : {std::pair(FLASHMLA_KV_BF16_320, "bf16_320"), std::pair(FLASHMLA_KV_BF16_288, "bf16_288")}) {
+    DecodeCase c;
+    c.name = name;
+    c.format = format;
+    c.h_q = 20;
+    c.batch_invariant = true;
+    c.chunk_tokens = 64;
+    c.kv_len = {700, 0, 65, 1, 320, 129};
+    cases.push_back(std::move(c));
+  }
   for (int32_t const h_q : {1, 4, 16, 40}) add("heads_" + std::to_string(h_q), h_q, 7, 700, nothing);
   add("chunk_128_causal", 3, 6, 900, [](DecodeCase& c) { c.chunk_tokens = 128, c.q_tokens = 3, c.causal = true; });
   add("chunk_by_default", 16, 4, 3000, [](DecodeCase& c) { c.chunk_tokens = 0; });

@@ -232,6 +232,49 @@ Cases huge_cases() {
   return cases;
 }
 
+/// BF16 caches with keys of 320 or 288 numbers. The formats of 576 have proved the options; these are about widths.
+Cases short_key_cases(Tier tier) {
+  Cases cases;
+  add(cases, "plain", [](DecodeCase&) {});
+  for (int32_t const h_q : {1, 3, 12, 33, 128})
+    add(cases, "heads_" + std::to_string(h_q), [h_q](DecodeCase& c) { c.h_q = h_q, c.kv_len = {33, 100, 0}; });
+  for (int32_t const page : {1, 16, 48, 256}) add(cases, "page_" + std::to_string(page), [page](DecodeCase& c) { c.page_tokens = page; });
+  add(cases, "causal", [](DecodeCase& c) { c.causal = true, c.q_tokens = 3, c.kv_len = {70, 3, 129, 66}; });
+  add(cases, "h_kv_2", [](DecodeCase& c) { c.h_kv = 2, c.h_q = 6, c.q_tokens = 2, c.causal = true; });
+  add(cases, "pairs", [](DecodeCase& c) { c.q_layout = QLayout::kPair, c.cache_layout = CacheLayout::kPair, c.page_tokens = 1; });
+  add(cases, "pairs_heads",
+      [](DecodeCase& c) { c.q_layout = QLayout::kPair, c.cache_layout = CacheLayout::kPair, c.h_kv = 2, c.h_q = 40; });
+  add(cases, "padded", [](DecodeCase& c) {
+    c.q_layout = QLayout::kPadded, c.cache_layout = CacheLayout::kPaddedTokens, c.padded_out = true, c.out_dtype = FLASHMLA_FP32;
+  });
+  add(cases, "unaligned", [](DecodeCase& c) { c.q_layout = QLayout::kUnaligned, c.cache_layout = CacheLayout::kUnaligned, c.h_q = 20; });
+  add(cases, "scale_zero", [](DecodeCase& c) { c.scale = 0.0f; });
+  add(cases, "split_sink", [](DecodeCase& c) { c.kv_len = {1500, 1}, c.h_q = 4, c.sink = Sink::kInfinite; });
+  add(cases, "bad_page", [](DecodeCase& c) { c.bad_pages = {{2, 1, -1}}; });
+  add(cases, "ragged",
+      [](DecodeCase& c) { c.q_tokens = 9, c.causal = true, c.h_q = 20, c.q_offsets = {0, 1, 1, 10, 13}, c.ragged_tokens = 15; });
+  add(cases, "batch_invariant",
+      [](DecodeCase& c) { c.batch_invariant = true, c.chunk_tokens = 64, c.kv_len = {700, 1, 129, 64, 0, 65, 320}; });
+  if (tier == Tier::kSmoke) return cases;
+  std::vector<int32_t> every(131);
+  std::iota(every.begin(), every.end(), 0);
+  add(cases, "every_length", [&](DecodeCase& c) { c.kv_len = every, c.h_q = 3, c.page_tokens = 16; });
+  for (int32_t const h_q : {2, 5, 8, 13, 16, 17, 31, 32, 47, 64, 127})
+    add(cases, "heads_" + std::to_string(h_q) + "_q_tokens_2",
+        [h_q](DecodeCase& c) { c.h_q = h_q, c.q_tokens = 2, c.causal = true, c.kv_len = {100, 64, 3}; });
+  add(cases, "skewed", [](DecodeCase& c) { c.kv_len = {20000, 1, 0, 5, 300}, c.h_q = 8; });
+  add(cases, "tp40", [](DecodeCase& c) { c.kv_len = random_lengths("tp40", 8, 300, 1800), c.h_q = 40, c.q_tokens = 2, c.causal = true; });
+  return cases;
+}
+
+void append_short_keys(Cases& cases, char const* prefix, flashmla_kv_format format, Tier tier) {
+  for (DecodeCase& c : short_key_cases(tier)) {
+    c.name.insert(0, prefix);
+    c.format = format;
+    cases.push_back(std::move(c));
+  }
+}
+
 void append(Cases& cases, char const* prefix, Cases more) {
   for (DecodeCase& c : more) {
     c.name.insert(0, prefix);
@@ -255,6 +298,8 @@ std::vector<DecodeCase> option_cases(Tier tier) {
   append(cases, "schedule.", schedule_cases());
   append(cases, "fault.", fault_cases());
   append(cases, "ragged.", ragged_cases(tier));
+  append_short_keys(cases, "bf16_320.", FLASHMLA_KV_BF16_320, tier);
+  append_short_keys(cases, "bf16_288.", FLASHMLA_KV_BF16_288, tier);
   if (tier == Tier::kSmoke) return cases;
   append(cases, "sweep.", sweep_cases());
   append(cases, "engine.", engine_cases());

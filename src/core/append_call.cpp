@@ -16,7 +16,7 @@ KvFormat const& checked_format(int32_t id) {
   KvFormat const* const format = find_kv_format(id);
   if (id == FLASHMLA_KV_NONE) fail_invalid(kAppend, "kv_format", "NONE", "a flashmla_kv_format (required; it is never inferred)");
   if (format == nullptr) fail_invalid(kAppend, "kv_format", std::to_string(id), "a flashmla_kv_format");
-  if (!format->built) fail_unsupported(kAppend, "kv_format", format->name, "BF16_576, FP16_576 or FP32_576 (not built yet)");
+  if (!format->built) fail_unsupported(kAppend, "kv_format", format->name, built_formats() + " (not built yet)");
   return *format;
 }
 
@@ -64,7 +64,7 @@ AppendCall validate(flashmla_append_args const& args) {
   check.require("cache", args.cache, "a view [num_pages, page_tokens, d_qk]");
   if ((call.device.kind != FLASHMLA_CPU && call.device.kind != FLASHMLA_CUDA) || call.device.index < 0)
     check.fail("cache", {"a view on ", device_name(call.device)}, {"cpu or a CUDA device"});
-  if (call.device.kind == FLASHMLA_CUDA && call.format->dtype == FLASHMLA_FP32)
+  if (call.device.kind == FLASHMLA_CUDA && !is_served_on_gpu(*call.format))
     fail_unsupported(kAppend, "kv_format", call.format->name, "BF16_576 or FP16_576 on a GPU, or this on the CPU");
   check.require("slot_mapping", args.slot_mapping, "an INT64 view [tokens]");
   check.input("slot_mapping", args.slot_mapping, FLASHMLA_INT64, ViewCheck::kContiguous, {{kAnySize}});

@@ -31,10 +31,13 @@ inline constexpr KvFormat kKvFormats[] = {
     {FLASHMLA_KV_FP4_V41_288_PLANAR, "FP4_V41_288_PLANAR", 512, 512, 512, 0, 288, FLASHMLA_UINT8, false},
     {FLASHMLA_KV_FP4_V41_288_INTERLEAVED, "FP4_V41_288_INTERLEAVED", 512, 512, 512, 0, 288, FLASHMLA_UINT8, false},
     {FLASHMLA_KV_BF16_512, "BF16_512", 512, 512, 512, 0, 1024, FLASHMLA_BF16, false},
-    {FLASHMLA_KV_BF16_320, "BF16_320", 320, 256, 256, 64, 640, FLASHMLA_BF16, false},
-    {FLASHMLA_KV_BF16_288, "BF16_288", 288, 256, 256, 32, 576, FLASHMLA_BF16, false},
+    {FLASHMLA_KV_BF16_320, "BF16_320", 320, 256, 256, 64, 640, FLASHMLA_BF16, true},
+    {FLASHMLA_KV_BF16_288, "BF16_288", 288, 256, 256, 32, 576, FLASHMLA_BF16, true},
     {FLASHMLA_KV_FP32_576, "FP32_576", 576, 512, 512, 64, 2304, FLASHMLA_FP32, true},
 };
+
+/// Whether a GPU can attend to caches of this format and append to them.
+constexpr bool is_served_on_gpu(KvFormat const& format) { return format.id == FLASHMLA_KV_BF16_576 || format.id == FLASHMLA_KV_FP16_576; }
 
 /// The row of `id`, or null for a value that is no format.
 constexpr KvFormat const* find_kv_format(int32_t id) {

@@ -1,5 +1,7 @@
 #include "core/names.hpp"
 
+#include "core/kv_format.hpp"
+
 namespace flashmla::core {
 
 char const* dtype_name(int32_t dtype) noexcept {
@@ -61,6 +63,17 @@ char const* isa_name(int32_t isa) noexcept {
     default:
       return "?";
   }
+}
+
+std::string built_formats() {
+  std::string names;
+  char const* last = nullptr;
+  for (KvFormat const& format : kKvFormats) {
+    if (!format.built) continue;
+    if (last != nullptr) names += (names.empty() ? "" : ", ") + std::string(last);
+    last = format.name;
+  }
+  return names + " or " + last;
 }
 
 char const* status_name(int32_t status) noexcept {

@@ -42,6 +42,9 @@ std::string device_name(flashmla_device device);
 /// "auto", "portable", "avx2", "avx512_bf16".
 char const* isa_name(int32_t isa) noexcept;
 
+/// The cache formats that are built, for messages: "BF16_576, FP16_576 or FP32_576".
+std::string built_formats();
+
 /// "FLASHMLA_OK", ...
 char const* status_name(int32_t status) noexcept;
 

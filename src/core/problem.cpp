@@ -31,13 +31,6 @@ void check_range(char const* argument, int64_t value, int64_t low, int64_t high,
   invalid(argument, std::to_string(value), "at most " + std::to_string(high) + tail);
 }
 
-std::string built_formats() {
-  std::string names;
-  for (KvFormat const& format : kKvFormats)
-    if (format.built) names += (names.empty() ? "" : " or ") + std::string(format.name);
-  return names;
-}
-
 KvFormat const& checked_format(int32_t id) {
   KvFormat const* const format = find_kv_format(id);
   if (id == FLASHMLA_KV_NONE) invalid("kv_format", "NONE", "a flashmla_kv_format (required; it is never inferred)");

@@ -24,7 +24,7 @@ constexpr char kMake[] = "plan_create";
 void check_supported(core::Problem const& problem) {
   core::KvFormat const& format = *problem.format;
   bool const is_plain = format.dtype == FLASHMLA_BF16 || format.dtype == FLASHMLA_FP16 || format.dtype == FLASHMLA_FP32;
-  if (!format.built || !is_plain) core::fail_unsupported(kMake, "kv_format", format.name, "BF16_576, FP16_576 or FP32_576 (not built yet)");
+  if (!format.built || !is_plain) core::fail_unsupported(kMake, "kv_format", format.name, core::built_formats() + " (not built yet)");
   if (problem.topk != 0) core::fail_unsupported(kMake, "topk", std::to_string(problem.topk), "0 (dense attention over the page table)");
   if (problem.extra_format != nullptr)
     core::fail_unsupported(kMake, "extra_kv_format", problem.extra_format->name, "no extra cache (attend to each, then flashmla_merge)");

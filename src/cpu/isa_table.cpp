@@ -12,19 +12,22 @@ namespace {
 constexpr IsaRow kTable[] = {
     // 3.3 to 8 times as fast as AVX-512 BF16 on one thread (16 and 128 heads, 4,096 tokens; docs/perf/2026-11-26-cpu.md).
     {FLASHMLA_ISA_AMX_BF16, "cpu.decode.amx_bf16",
-     "BF16_576 by products of AMX tiles, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kAmxBf16Kernels},
+     "BF16_576, BF16_320 and BF16_288 by products of AMX tiles, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
+     &kAmxBf16Kernels},
     {FLASHMLA_ISA_AVX512_BF16, "cpu.decode.avx512_bf16",
-     "BF16_576 by BF16 dot products, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx512Bf16Kernels},
-    {FLASHMLA_ISA_AVX512F, "cpu.decode.avx512f", "BF16_576 and FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
-     &kAvx512fKernels},
-    {FLASHMLA_ISA_AVX2, "cpu.decode.avx2", "BF16_576 and FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
-     &kAvx2Kernels},
+     "BF16_576, BF16_320 and BF16_288 by BF16 dot products, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
+     &kAvx512Bf16Kernels},
+    {FLASHMLA_ISA_AVX512F, "cpu.decode.avx512f",
+     "BF16_576, BF16_320, BF16_288, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx512fKernels},
+    {FLASHMLA_ISA_AVX2, "cpu.decode.avx2",
+     "BF16_576, BF16_320, BF16_288, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kAvx2Kernels},
     {FLASHMLA_ISA_NEON_BF16, "cpu.decode.neon_bf16",
-     "BF16_576 by BF16 dot products, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kNeonBf16Kernels},
-    {FLASHMLA_ISA_NEON, "cpu.decode.neon", "BF16_576 and FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
-     &kNeonKernels},
-    {FLASHMLA_ISA_PORTABLE, "cpu.decode.portable", "BF16_576 and FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
-     &kPortableKernels},
+     "BF16_576, BF16_320 and BF16_288 by BF16 dot products, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
+     &kNeonBf16Kernels},
+    {FLASHMLA_ISA_NEON, "cpu.decode.neon",
+     "BF16_576, BF16_320, BF16_288, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kNeonKernels},
+    {FLASHMLA_ISA_PORTABLE, "cpu.decode.portable",
+     "BF16_576, BF16_320, BF16_288, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens", &kPortableKernels},
 };
 
 /// Empty when this process can run a row, else why not.

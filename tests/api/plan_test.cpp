@@ -1,11 +1,13 @@
 // Plans through the C and C++ API on the CPU: life cycle, errors, and that a failed call changes nothing.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <flashmla/flashmla.hpp>
+#include <map>
 #include <string>
 #include <thread>
 #include <utility>
@@ -173,6 +175,28 @@ TEST(Plan, PartsAreThoseOfTheSchedule) {
   EXPECT_THROW((void)plan.parts({1, 2, 3, 4}), Error);
   EXPECT_THROW((void)plan.parts({-1}), Error);
   EXPECT_THROW((void)plan.parts({1}, 2), Error);
+}
+
+TEST(Plan, PartsOfRaggedQueries) {
+  Problem problem = small_problem();
+  problem.max_q_tokens = 600;
+  DecodePlan const plan = DecodePlan::make(problem, two_threads());
+  std::vector<int32_t> const kv_len = {10000, 50, 70}, q_offsets = {7, 8, 8, 608};
+  std::map<int32_t, int64_t> tokens, row_tiles;  // of each request
+  for (Part const& part : plan.parts(kv_len, q_offsets)) {
+    tokens[part.request] += part.last_token - part.first_token;
+    row_tiles[part.request] = std::max<int64_t>(row_tiles[part.request], part.row_tile + 1);
+  }
+  EXPECT_EQ(tokens.count(1), 0u) << "a request without a query token has no part";
+  EXPECT_EQ(row_tiles[0], 1);
+  EXPECT_GT(row_tiles[2], 1);
+  EXPECT_EQ(tokens[0], 10000);
+  EXPECT_EQ(tokens[2], 70 * row_tiles[2]);
+  EXPECT_TRUE(plan.parts(kv_len, {5, 5, 5, 5}).empty());
+  EXPECT_THROW((void)plan.parts(kv_len, {0, 1, 2}), Error) << "batch + 1 offsets";
+  EXPECT_THROW((void)plan.parts(kv_len, {0, 2, 1, 3}), Error) << "falling";
+  EXPECT_THROW((void)plan.parts(kv_len, {0, 601, 601, 601}), Error) << "more than max_q_tokens";
+  EXPECT_THROW((void)plan.parts(kv_len, {-1, 0, 0, 0}), Error);
 }
 
 TEST(Plan, PartsTellHowManyTheyAre) {

@@ -20,7 +20,7 @@ TEST(RandomCase, IsSmallAndLegal) {
     ASSERT_GE(c.batch(), 1) << text_of(c);
     EXPECT_EQ(c.h_q % c.h_kv, 0) << text_of(c);
     EXPECT_LE(int64_t{c.batch()} * c.q_tokens * c.h_q, 2048) << text_of(c);
-    EXPECT_TRUE(c.visible_len.empty() || c.visible_len.size() == c.kv_len.size() * static_cast<size_t>(c.q_tokens)) << text_of(c);
+    EXPECT_TRUE(c.visible_len.empty() || static_cast<int64_t>(c.visible_len.size()) == c.total_q()) << text_of(c);
     EXPECT_TRUE(c.schedule_matches()) << text_of(c);
     EXPECT_FALSE(c.rank3_cache && c.h_kv != 1) << text_of(c);
     int64_t pages = 0;

@@ -55,6 +55,19 @@ TEST(AppendCall, Float32IsTheCpus) {
                [&] { validate(args); });
 }
 
+TEST(AppendCall, ShortKeysAreTheCpus) {
+  for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_320, FLASHMLA_KV_BF16_288}) {
+    int32_t const width = find_kv_format(format)->qk_dim;
+    AppendArgs args = good_args();
+    args.kv_format = format;
+    args.kv = View::contiguous(fake_memory(0), kBf16, kCpu, {kTokens, width});
+    args.cache = View::contiguous(fake_memory(2), kBf16, kCpu, {kPages, 32, width});
+    EXPECT_EQ(validate(args).kpe, static_cast<char*>(fake_memory(0)) + 512);
+    for (flashmla_view* const view : {&args.kv, &args.cache, &args.slot_mapping}) view->device = cuda_device(0);
+    expect_error({FLASHMLA_UNSUPPORTED, "append", "kv_format", "expected BF16_576 or FP16_576 on a GPU"}, [&] { validate(args); });
+  }
+}
+
 TEST(AppendCall, APairAndACacheWithItsHead) {
   AppendArgs args = good_args();
   use_pair(args);

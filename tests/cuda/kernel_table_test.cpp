@@ -61,6 +61,8 @@ struct Refusal {
 TEST(KernelTable, refusalsNameTheArgument) {
   Refusal const refusals[] = {
       {"kv_format", "FP8_V32_656", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_FP8_V32_656); }},
+      {"kv_format", "BF16_320", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_BF16_320); }},
+      {"kv_format", "BF16_288", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_BF16_288); }},
       {"q_dtype", "FP16", [](core::Problem& p) { p.q_dtype = FLASHMLA_FP16; }},
       {"out_dtype", "FP64", [](core::Problem& p) { p.out_dtype = FLASHMLA_FP64; }},
       {"h_q", "129", [](core::Problem& p) { p.h_q = 129; }},

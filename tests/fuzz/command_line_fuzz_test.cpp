@@ -14,12 +14,12 @@ namespace flashmla::tools {
 namespace {
 
 std::vector<std::string> const kCommands = {"info", "kernels", "plan", "plan", "plan", "check", "bench", "replay"};
-std::vector<std::string> const kOptions = {"--kv",         "--heads", "--q-tokens", "--page",        "--dtype",   "--backend",
-                                           "--device",     "--isa",   "--threads",  "--workers",     "--json",    "--tier",
-                                           "--filter",     "--batch", "--rounds",   "--demo",        "--pages",   "--memory",
-                                           "--layers",     "--steps", "--seconds",  "--page-tokens", "--checks",  "--no-sharing",
-                                           "--time-scale", "--seed",  "--picture",  "--help",        "--version", "-h",
-                                           "--",           "-"};
+std::vector<std::string> const kOptions = {"--kv",         "--q",          "--heads", "--q-tokens", "--page",        "--dtype",
+                                           "--backend",    "--device",     "--isa",   "--threads",  "--workers",     "--json",
+                                           "--tier",       "--filter",     "--batch", "--rounds",   "--demo",        "--pages",
+                                           "--memory",     "--layers",     "--steps", "--seconds",  "--page-tokens", "--checks",
+                                           "--no-sharing", "--time-scale", "--seed",  "--picture",  "--help",        "--version",
+                                           "-h",           "--",           "-"};
 std::vector<std::string> const kValues = {
     "1",           "0",   "2",   "7",    "16",   "128",      "129",  "-1",    "010",        "0x10",       "1e3",
     "1.5",         "nan", "inf", "1000", "70,1", "5,,6",     ",",    "",      " ",          "bf16",       "fp16",

@@ -225,6 +225,12 @@ def _plan_parts(call):
     call.plan.parts(lengths, call.get("q_tokens"))
 
 
+def _plan_parts_ragged(call):
+    batch = call.get("batch")
+    lengths = [call.get(f"kv_len[{i}]", 0) for i in range(batch)]
+    call.plan.parts(lengths, q_offsets=[call.get(f"q_offsets[{i}]", 0) for i in range(batch + 1)])
+
+
 def _merge(call):
     args = call.under("args.")
     flashmla.merge(args.pop("partial_out"), args.pop("partial_lse"), **args)

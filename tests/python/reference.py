@@ -15,29 +15,31 @@ QK, V = 576, 512
 class Case:
     """Inputs of one decode call as float64 arrays whose values `element` can hold exactly."""
 
-    q: np.ndarray  # [batch, s_q, h_q, 576]
-    cache: np.ndarray  # [num_pages, page, h_kv, 576]
+    q: np.ndarray  # [batch, s_q, h_q, qk_dim]
+    cache: np.ndarray  # [num_pages, page, h_kv, qk_dim]
     page_table: np.ndarray  # int32 [batch, width]
     kv_len: np.ndarray  # int32 [batch]
     causal: bool = False
     scale: float = QK**-0.5
+    v_dim: int = V
 
     def as_type(self, element):
         """q and cache with the elements of a NumPy dtype."""
         return self.q.astype(element), self.cache.astype(element)
 
 
-def make_case(lengths, *, h_q=16, h_kv=1, s_q=1, page=64, causal=False, element=np.float16, seed=0, poison=True):
+def make_case(lengths, *, h_q=16, h_kv=1, s_q=1, page=64, causal=False, element=np.float16, seed=0, poison=True, dims=(QK, V)):
     """Random inputs of the size that upstream's tolerances are made for, with pages in random order.
 
-    Unused slots and pages hold NaN, and unused table entries junk.
+    Unused slots and pages hold NaN, and unused table entries junk. dims: numbers in a key, and in a value.
     """
+    qk_dim, v_dim = dims
     rng = np.random.default_rng(seed)
     used = [-(-n // page) for n in lengths]
     num_pages = sum(used) + 2
     order = rng.permutation(num_pages)
     table = np.full((len(lengths), max(used, default=0) + 3), JUNK_PAGE, np.int32)
-    cache = (rng.standard_normal((num_pages, page, h_kv, QK)) / 10).astype(np.float32).astype(element).astype(np.float64)
+    cache = (rng.standard_normal((num_pages, page, h_kv, qk_dim)) / 10).astype(np.float32).astype(element).astype(np.float64)
     filled = np.zeros((num_pages, page), bool)
     at = 0
     for i, n in enumerate(lengths):
@@ -47,25 +49,25 @@ def make_case(lengths, *, h_q=16, h_kv=1, s_q=1, page=64, causal=False, element=
         at += used[i]
     if poison:
         cache[~filled] = np.nan
-    q = (rng.standard_normal((len(lengths), s_q, h_q, QK)) / 10).astype(np.float32).astype(element).astype(np.float64)
-    return Case(q, cache, table, np.array(lengths, np.int32), causal)
+    q = (rng.standard_normal((len(lengths), s_q, h_q, qk_dim)) / 10).astype(np.float32).astype(element).astype(np.float64)
+    return Case(q, cache, table, np.array(lengths, np.int32), causal, qk_dim**-0.5, v_dim)
 
 
 def decode(case):
-    """(out [batch, s_q, h_q, 512], lse [batch, h_q, s_q]) in float64; lse +inf where a row sees no key."""
-    batch, s_q, h_q, _ = case.q.shape
+    """(out [batch, s_q, h_q, v_dim], lse [batch, h_q, s_q]) in float64; lse +inf where a row sees no key."""
+    batch, s_q, h_q, qk_dim = case.q.shape
     page, h_kv = case.cache.shape[1:3]
-    out = np.zeros((batch, s_q, h_q, V))
+    out = np.zeros((batch, s_q, h_q, case.v_dim))
     lse = np.full((batch, h_q, s_q), np.inf)
     for b, n in enumerate(case.kv_len):
         pages = case.page_table[b, : -(-n // page)]
-        keys = case.cache[pages].reshape(-1, h_kv, QK)[:n]
+        keys = case.cache[pages].reshape(-1, h_kv, qk_dim)[:n]
         for i in range(s_q):
             visible = max(n - s_q + i + 1, 0) if case.causal else n
             for h in range(h_q):
                 if visible > 0:
                     k = keys[:visible, h * h_kv // h_q]
-                    out[b, i, h], lse[b, h, i] = attend(case.q[b, i, h], k, k[:, :V], case.scale)
+                    out[b, i, h], lse[b, h, i] = attend(case.q[b, i, h], k, k[:, : case.v_dim], case.scale)
     return out, lse
 
 

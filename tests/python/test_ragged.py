@@ -82,6 +82,30 @@ def test_visible_lengths_count_the_rows_of_q():
     assert plan.fault() is None
 
 
+def test_parts_of_ragged_queries():
+    plan = flashmla.DecodePlan(h_q=16, kv_format="bf16_576", max_batch=4, max_q_tokens=600, num_threads=2)
+    lengths, offsets = [1000, 70, 30, 4096], [3, 4, 4, 604, 605]
+    parts = plan.parts(lengths, q_offsets=offsets)
+    tokens = {}  # of each (request, row tile)
+    for part in parts:
+        item = part.request, part.row_tile
+        assert part.first_token == tokens.get(item, 0)
+        tokens[item] = part.last_token
+    assert {request for request, _ in tokens} == {0, 2, 3}
+    assert sum(request == 2 for request, _ in tokens) > 1
+    assert all(tokens[item] == lengths[item[0]] for item in tokens)
+    assert plan.parts(np.array(lengths, np.int32), q_offsets=np.array(offsets, np.int32)) == parts
+    assert plan.parts([5, 5], q_offsets=[0, 0, 0]) == []
+    for call, words in [
+        (lambda: plan.parts(lengths, q_offsets=offsets[:-1]), "q_offsets: got 4 offsets, expected 5 (batch + 1)"),
+        (lambda: plan.parts(lengths, 2, q_offsets=offsets), "q_tokens: got 2, expected None"),
+        (lambda: plan.parts([1], q_offsets=[1, 0]), "q_offsets[1]: got 0, expected 1 to 601"),
+        (lambda: plan.parts([1], q_offsets=[0, "x"]), "q_offsets[1]: got 'x' of type str"),
+        (lambda: plan.parts([1], q_offsets=5), "q_offsets: got 5 of type int"),
+    ]:
+        check(call, Status.INVALID_ARGUMENT, words)
+
+
 def test_bad_offsets_are_a_fault():
     kind = next(kind for kind in KINDS if kind.allocates)
     _, (q, cache, table, kv_len, _) = make_inputs(kind)

@@ -56,6 +56,23 @@ def test_options():
     assert (sunk == 0).all()
 
 
+@pytest.mark.parametrize("kv_format, qk_dim", [("bf16_320", 320), ("bf16_288", 288)])
+def test_values_of_256_numbers(kv_format, qk_dim):
+    case = make_case([100, 0, 65], h_q=8, s_q=2, causal=True, element=KIND.element, dims=(qk_dim, 256))
+    q, cache, table, kv_len = tensors_of(case)
+    emptied = torch.where(cache.isnan(), cache, 0)
+    slots = torch.arange(cache.shape[0] * cache.shape[1])
+    OPS.append(emptied, cache.view(-1, qk_dim), slots, kv_format=kv_format)
+    schedule = OPS.schedule(kv_len, 8, 2, kv_format=kv_format)
+    out, lse = OPS.decode(q, emptied, table, kv_len, schedule=schedule, causal=True, kv_format=kv_format)
+    assert_result((out, lse), case)
+    with torch._subclasses.FakeTensorMode() as fake:
+        made = OPS.decode(*(fake.from_tensor(t) for t in (q, cache, table, kv_len)), causal=True, kv_format=kv_format)
+        assert made[0].shape == out.shape and made[1].shape == lse.shape
+    check(lambda: OPS.decode(q, cache, table, kv_len), Status.INVALID_ARGUMENT, f"q: got dim 3 = {qk_dim}, expected 576")
+    check(lambda: OPS.decode(q, cache, table, kv_len, kv_format="bf16"), Status.INVALID_ARGUMENT, "kv_format: got 'bf16'")
+
+
 RAGGED_ROWS = [(0, 1), (2, 0), (2, 1)]  # of CASE: one query token, none, both
 
 

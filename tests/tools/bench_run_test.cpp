@@ -32,6 +32,9 @@ TEST(BenchWork, CountsFlopAndBytes) {
   Work const work = decode_work(2, 3, 1000, 16);
   EXPECT_DOUBLE_EQ(work.flop, 2.0 * 16 * 3 * 1000 * 1088);
   EXPECT_DOUBLE_EQ(work.bytes, 1000.0 * 1152 + 2 * 3 * 16 * 1088 * 2);
+  Work const short_keys = decode_work(1, 2, 100, 4, {kBf16, kKvBf16_288, 288, 256});
+  EXPECT_DOUBLE_EQ(short_keys.flop, 2.0 * 4 * 2 * 100 * 544);
+  EXPECT_DOUBLE_EQ(short_keys.bytes, 100.0 * 576 + 2 * 4 * 544 * 2);
   EXPECT_DOUBLE_EQ(floor_seconds({100, 10}, {10, 20}), 5);
   EXPECT_DOUBLE_EQ(floor_seconds({10, 100}, {10, 20}), 10);
 }

@@ -89,6 +89,10 @@ TEST(Cli, BadArgumentsEndWithTwoAndNothingOnStandardOutput) {
   expect_usage_error("plan --kv 5 --backend tpu", "tpu");
   expect_usage_error("plan --kv 5 --isa sse", "sse");
   expect_usage_error("plan --kv 5 --dtype fp8", "fp8");
+  expect_usage_error("plan --kv 5 --q 1,2", "--q: got 2 numbers, expected 1");
+  expect_usage_error("plan --kv 5 --q -1", "--q");
+  expect_usage_error("plan --kv 5 --q 2 --q-tokens 2", "--q-tokens");
+  expect_usage_error("plan --kv 5,5 --q 2147483647,1 --backend cpu", "max_q_tokens");
   expect_usage_error("plan --kv 5 --threads 1.5", "1.5");
   expect_usage_error("plan --kv 5 --backend cuda --device 1000", "cuda:1000");
   expect_usage_error("info --frobnicate", "frobnicate");
@@ -162,6 +166,22 @@ TEST(Cli, PlanSplitsEveryTokenOnce) {
   expect_sound_split("--threads 132", 132);
 }
 
+TEST(Cli, PlanOfRaggedQueries) {
+  auto const plan = json_of("plan --backend cpu --threads 3 --heads 128 --kv 1000,70,4096,1 --q 1,5,1,0");
+  EXPECT_TRUE(plan["sound"].get<bool>()) << plan["defect"];
+  EXPECT_EQ(plan["q_tokens"], (std::vector<int32_t>{1, 5, 1, 0}));
+  std::map<int64_t, int64_t> tokens;  // of each request, over its row tiles
+  for (auto const& part : plan["parts"]) tokens[part["request"]] += part["last_token"].get<int64_t>() - part["first_token"].get<int64_t>();
+  EXPECT_EQ(tokens[0], 1000);
+  EXPECT_EQ(tokens[1], 3 * 70) << "640 rows in tiles of 214";
+  EXPECT_EQ(tokens[2], 4096);
+  EXPECT_EQ(tokens.count(3), 0u);
+  EXPECT_TRUE(json_of("plan --backend cpu --kv 5,6 --q 0,0")["parts"].is_array());
+  Outcome const nobody = run("plan --backend cpu --threads 3 --kv 5,6 --q 0,0");
+  EXPECT_EQ(nobody.code, 0) << nobody.err;
+  EXPECT_NE(nobody.out.find("query tokens 0 (0 to 0 a request)"), std::string::npos) << nobody.out;
+}
+
 TEST(Cli, PlanIsBalanced) {
   EXPECT_GE(json_of("plan --backend cpu --threads 2 --kv 1000,70,4096,1")["balance"].get<double>(), 0.95);
   Outcome const text = run("plan --backend cpu --threads 2 --kv 1000,70,4096,1");
@@ -192,6 +212,10 @@ TEST(Cli, BenchReportsTimesCeilingsAndErrors) {
       json_of("bench --backend cpu --threads 1 --heads 4 --batch 3 --rounds 1 --lengths " FLASHMLA_DATA "/azure_2023_conv_cut.csv");
   EXPECT_EQ(traced["rows"][0]["lengths"].size(), 3u);
   EXPECT_TRUE(traced["rows"][0]["correct"].get<bool>());
+  auto const short_keys = json_of("bench --backend cpu --threads 1 --heads 20 --kv 200 --rounds 1 --dtype bf16_320,bf16_288");
+  ASSERT_EQ(short_keys["rows"].size(), 2u);
+  EXPECT_EQ(short_keys["rows"][0]["dtype"], "bf16_320");
+  for (auto const& row : short_keys["rows"]) EXPECT_TRUE(row["correct"].get<bool>()) << row.dump();
   auto const invariant =
       json_of("bench --backend cpu --threads 2 --heads 4 --kv 300 --rounds 1 --dtype bf16,fp32 --batch-invariant --chunk 64");
   ASSERT_EQ(invariant["rows"].size(), 2u);

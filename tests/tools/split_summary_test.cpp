@@ -26,6 +26,21 @@ TEST(SplitSummary, AnEmptyRequestHasOneEmptyPart) {
   EXPECT_NE(summarise({part(0, 0, 0, 0, 0, 2), part(1, 0, 0, 0, 1, 2)}, {0}).defect, "");
 }
 
+Part tile(int32_t request, int32_t row_tile, int32_t last) { return {0, request, row_tile, 0, last, 0, 1}; }
+
+TEST(SplitSummary, RaggedRequestsHaveRowTilesOfTheirOwn) {
+  std::vector<int32_t> const kv_len = {10, 20, 30}, q_tokens = {1, 0, 9};
+  std::vector<Part> const parts = {tile(0, 0, 10), tile(2, 0, 30), tile(2, 1, 30)};
+  auto const summary = summarise(parts, kv_len, q_tokens);
+  EXPECT_EQ(summary.defect, "");
+  EXPECT_EQ(summary.row_tiles, 2);
+  EXPECT_EQ(summary.load_tokens.at(0), 70);
+  EXPECT_NE(summarise(parts, kv_len, {1, 1, 9}).defect, "") << "a request without a part";
+  EXPECT_NE(summarise(parts, kv_len, {9, 0, 9}).defect, "") << "a row tile is missing";
+  EXPECT_NE(summarise(parts, kv_len, {1, 0, 0}).defect, "") << "a part without a query token";
+  EXPECT_EQ(summarise({}, {10, 20}, {0, 0}).defect, "");
+}
+
 TEST(SplitSummary, FindsWhatIsWrong) {
   std::vector<int32_t> const lengths = {100};
   EXPECT_NE(summarise({part(0, 0, 0, 99, 0, 1)}, lengths).defect, "") << "a token is missing at the end";

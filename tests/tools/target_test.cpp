@@ -17,9 +17,14 @@ TEST(Target, DtypeBringsItsCacheFormat) {
   EXPECT_EQ(parse_dtype("bf16").format, kKvBf16_576);
   EXPECT_EQ(parse_dtype("fp16").dtype, kFp16);
   EXPECT_EQ(parse_dtype("fp32").format, FLASHMLA_KV_FP32_576);
+  EXPECT_EQ(parse_dtype("bf16_320").token_bytes(), 640);
+  EXPECT_EQ(parse_dtype("bf16_288").token_bytes(), 576);
+  EXPECT_EQ(parse_dtype("bf16_288").v_dim, 256);
+  for (char const* const name : {"bf16", "fp16", "fp32", "bf16_320", "bf16_288"}) EXPECT_STREQ(dtype_name(parse_dtype(name)), name);
   EXPECT_THROW(static_cast<void>(parse_dtype("fp8")), UsageError);
   EXPECT_EQ(parse_16_bit_dtype("fp16").dtype, kFp16);
   EXPECT_THROW(static_cast<void>(parse_16_bit_dtype("fp32")), UsageError);
+  EXPECT_THROW(static_cast<void>(parse_16_bit_dtype("bf16_320")), UsageError) << "what is served has keys of 576 numbers";
 }
 
 TEST(Target, CpuIsAlwaysThere) {

@@ -170,7 +170,9 @@ void add_bench(CLI::App& app, Action& chosen) {
       ->excludes(kv);
   axis("--q-tokens", options->axes.q_tokens, "query tokens of each request");
   axis("--page", options->axes.page_tokens, "tokens a page");
-  command->add_option("--dtype", options->dtypes, "bf16, fp16, fp32 (CPU only)")->delimiter(',')->capture_default_str();
+  command->add_option("--dtype", options->dtypes, "bf16, fp16, or on the CPU fp32, bf16_320, bf16_288")
+      ->delimiter(',')
+      ->capture_default_str();
   auto* const invariant =
       command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
   command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")

@@ -31,10 +31,10 @@ class BenchCall {
     int64_t call_pages = 0;
     for (int64_t r = 0; r < shape.batch; ++r) call_pages += num_pages(shape.length(r));
     call_pages = std::max<int64_t>(1, call_pages);
-    int64_t const call_bytes = call_pages * shape.page_tokens * kQkDim * shape.type.bytes();
+    int64_t const call_bytes = call_pages * shape.page_tokens * shape.type.token_bytes();
     num_caches_ = std::clamp<int64_t>((device.cold_bytes() + call_bytes - 1) / call_bytes, 2, kMostCaches);
     num_pages_ = num_caches_ * call_pages;
-    require_memory(num_pages_ * shape.page_tokens * kQkDim * shape.type.bytes());
+    require_memory(num_pages_ * shape.page_tokens * shape.type.token_bytes());
     make_inputs();
     schedule_ = Buffer(device, plan_.schedule_bytes());
     workspace_ = Buffer(device, plan_.workspace_bytes());
@@ -68,11 +68,11 @@ class BenchCall {
   DecodePlan plan_;
   int64_t table_pages_ = 0, num_caches_ = 0, num_pages_ = 0;
   int64_t next_ = 0, last_ = 0;
-  Buffer q_;            // [batch, q_tokens, heads, 576]
-  Buffer cache_;        // [num_pages, page_tokens, 576]
+  Buffer q_;            // [batch, q_tokens, heads, qk_dim]
+  Buffer cache_;        // [num_pages, page_tokens, qk_dim]
   Buffer page_tables_;  // int32 [num_caches, batch, table_pages]
   Buffer kv_len_;       // int32 [batch]
-  Buffer out_;          // [batch, q_tokens, heads, 512]
+  Buffer out_;          // [batch, q_tokens, heads, v_dim]
   Buffer lse_;          // float32 [batch, heads, q_tokens]
   Buffer schedule_, workspace_;
   std::vector<int32_t> host_tables_;
@@ -97,10 +97,10 @@ void BenchCall::require_memory(int64_t cache_bytes) const {
 void BenchCall::make_inputs() {
   constexpr uint64_t kSeed = 1;
   int64_t const rows = static_cast<int64_t>(shape_.batch) * shape_.q_tokens * shape_.heads;
-  q_ = random_numbers(device_, shape_.type, kQueryStd, rows * kQkDim, kSeed);
-  out_ = Buffer(device_, static_cast<size_t>(rows * kLatent * shape_.type.bytes()));
+  q_ = random_numbers(device_, shape_.type, kQueryStd, rows * shape_.type.qk_dim, kSeed);
+  out_ = Buffer(device_, static_cast<size_t>(rows * shape_.type.v_dim * shape_.type.bytes()));
   lse_ = Buffer(device_, static_cast<size_t>(rows) * sizeof(float));
-  cache_ = Buffer(device_, static_cast<size_t>(num_pages_ * shape_.page_tokens * kQkDim * shape_.type.bytes()));
+  cache_ = Buffer(device_, static_cast<size_t>(num_pages_ * shape_.page_tokens * shape_.type.token_bytes()));
   TokenBlock(device_, shape_.type, kSeed + 1).fill(cache_.data(), num_pages_ * shape_.page_tokens, 0);
   device_.synchronize();
 
@@ -132,21 +132,22 @@ DecodeArgs BenchCall::args(int64_t cache) const {
   int64_t const batch = shape_.batch, q_tokens = shape_.q_tokens, heads = shape_.heads;
   auto const* const table = static_cast<int32_t const*>(page_tables_.data()) + cache * batch * table_pages_;
   DecodeArgs args;
-  args.q = View::contiguous(q_.data(), dtype, device, {batch, q_tokens, heads, kQkDim});
-  args.cache = View::contiguous(cache_.data(), dtype, device, {num_pages_, shape_.page_tokens, kQkDim});
+  args.q = View::contiguous(q_.data(), dtype, device, {batch, q_tokens, heads, shape_.type.qk_dim});
+  args.cache = View::contiguous(cache_.data(), dtype, device, {num_pages_, shape_.page_tokens, shape_.type.qk_dim});
   args.page_table = View::contiguous(table, kInt32, device, {batch, table_pages_});
   args.lengths = lengths();
-  args.out = View::contiguous(out_.data(), dtype, device, {batch, q_tokens, heads, kLatent});
+  args.out = View::contiguous(out_.data(), dtype, device, {batch, q_tokens, heads, shape_.type.v_dim});
   args.lse = View::contiguous(lse_.data(), kFp32, device, {batch, heads, q_tokens});
   return args;
 }
 
 RowSample BenchCall::sample(int64_t request) const {
   auto const rows = static_cast<size_t>(shape_.q_tokens) * static_cast<size_t>(shape_.heads);
-  auto const page_elems = static_cast<size_t>(shape_.page_tokens) * kQkDim * shape_.type.words();
+  size_t const words = shape_.type.words(), qk_dim = static_cast<size_t>(shape_.type.qk_dim);
+  size_t const page_elems = static_cast<size_t>(shape_.page_tokens) * qk_dim * words;
   RowSample sample{shape_.type, shape_.page_tokens, shape_.q_tokens, shape_.heads, shape_.length(request), {}, {}, {}, {}};
-  sample.q.resize(rows * kQkDim * shape_.type.words());
-  sample.out.resize(rows * kLatent * shape_.type.words());
+  sample.q.resize(rows * qk_dim * words);
+  sample.out.resize(rows * static_cast<size_t>(shape_.type.v_dim) * words);
   sample.lse.resize(rows);
   sample.pages.resize(static_cast<size_t>(table_pages_) * page_elems);
   auto const first = static_cast<size_t>(request);
@@ -233,7 +234,7 @@ BenchResult run_bench(BenchCase const& shape, Target const& target, DeviceContex
   BenchResult result;
   result.shape = shape;
   result.kernel = call.describe();
-  result.work = decode_work(shape.batch, shape.q_tokens, shape.total_tokens(), shape.heads, shape.type.bytes());
+  result.work = decode_work(shape.batch, shape.q_tokens, shape.total_tokens(), shape.heads, shape.type);
 
   bool const cuda = target.device.kind == FLASHMLA_CUDA;
   double const once = device.measure(1, [&](int) { call.enqueue(); })->seconds_per_call();

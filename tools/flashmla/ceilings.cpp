@@ -36,10 +36,11 @@ Work& Work::operator+=(Work const& other) {
   return *this;
 }
 
-Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, int64_t element_bytes) {
+Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, ElementType type) {
   double const rows = static_cast<double>(batch * q_tokens) * heads;
-  double const tokens = static_cast<double>(kv_tokens), bytes = static_cast<double>(element_bytes);
-  return {2.0 * heads * static_cast<double>(q_tokens) * tokens * (576 + 512), tokens * 576 * bytes + rows * (576 + 512) * bytes};
+  double const tokens = static_cast<double>(kv_tokens), bytes = static_cast<double>(type.bytes());
+  double const both = type.qk_dim + type.v_dim;
+  return {2.0 * heads * static_cast<double>(q_tokens) * tokens * both, tokens * type.qk_dim * bytes + rows * both * bytes};
 }
 
 double floor_seconds(Work const& work, Ceilings const& ceilings) {

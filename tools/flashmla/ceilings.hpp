@@ -19,14 +19,14 @@ struct Ceilings {
 /// Of each the higher.
 Ceilings better_of(Ceilings const& a, Ceilings const& b);
 
-/// FLOP and bytes of attention: kv_tokens summed over the batch, 576 + 512 multiply-adds a head and token.
+/// FLOP and bytes of attention: kv_tokens summed over the batch, qk_dim + v_dim multiply-adds a head and token.
 struct Work {
   double flop = 0;
   double bytes = 0;
 
   Work& operator+=(Work const& other);
 };
-Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, int64_t element_bytes = 2);
+Work decode_work(int64_t batch, int64_t q_tokens, int64_t kv_tokens, int32_t heads, ElementType type = {});
 
 /// The time below which `work` cannot be done.
 double floor_seconds(Work const& work, Ceilings const& ceilings);

@@ -24,8 +24,8 @@ Buffer random_numbers(DeviceContext& device, ElementType type, float deviation, 
 
 TokenBlock::TokenBlock(DeviceContext& device, ElementType type, uint64_t seed)
     : device_(device),
-      token_bytes_(kQkDim * type.bytes()),
-      block_(random_numbers(device, type, conformance::kCacheStd, kBlockTokens * kQkDim, seed)) {}
+      token_bytes_(type.token_bytes()),
+      block_(random_numbers(device, type, conformance::kCacheStd, kBlockTokens * type.qk_dim, seed)) {}
 
 void TokenBlock::fill(void* cache, int64_t num_tokens, int64_t variant) const {
   int64_t in_block = variant * 1009 % kBlockTokens;

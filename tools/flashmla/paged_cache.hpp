@@ -9,8 +9,9 @@
 
 namespace flashmla::tools {
 
+// Of caches that are served.
 inline constexpr int32_t kQkDim = 576, kLatent = 512;
-inline constexpr int64_t kElementBytes = 2;                     // of caches that are served
+inline constexpr int64_t kElementBytes = 2;
 inline constexpr int64_t kTokenBytes = kQkDim * kElementBytes;  // of one layer
 
 // With keys of deviation 0.1 and the default scale, queries of this deviation give scores of deviation 1.

@@ -1,7 +1,9 @@
 // flashmla plan: how the work of one step would be split, printed so that a person can check it.
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -17,6 +19,7 @@ struct PlanOptions {
   std::vector<int32_t> kv_len;
   int32_t heads = 128;
   int32_t q_tokens = 1;
+  std::vector<int32_t> ragged_q_tokens;  // of each request; empty: q_tokens
   int32_t page_tokens = 64;
   std::string dtype = "bf16";
   bool batch_invariant = false;
@@ -25,12 +28,32 @@ struct PlanOptions {
   bool json = false;
 };
 
+int32_t most_q_tokens(PlanOptions const& options) {
+  if (options.ragged_q_tokens.empty()) return options.q_tokens;
+  return std::max(1, *std::max_element(options.ragged_q_tokens.begin(), options.ragged_q_tokens.end()));
+}
+
 Problem problem_of(PlanOptions const& options) {
   Problem problem = Problem::decode(options.heads, parse_dtype(options.dtype).format, static_cast<int64_t>(options.kv_len.size()));
   problem.page_tokens = options.page_tokens;
-  problem.max_q_tokens = options.q_tokens;
+  problem.max_q_tokens = most_q_tokens(options);
   if (options.batch_invariant) problem.set_batch_invariant(options.chunk_tokens);
   return problem.set_causal();
+}
+
+std::vector<Part> parts_of(PlanOptions const& options, DecodePlan const& plan) {
+  if (options.ragged_q_tokens.empty()) return plan.parts(options.kv_len, options.q_tokens);
+  std::vector<int32_t> q_offsets = {0};  // the plan has bounded their sum
+  for (int32_t const count : options.ragged_q_tokens) q_offsets.push_back(q_offsets.back() + count);
+  return plan.parts(options.kv_len, q_offsets);
+}
+
+/// "1", or "7 (0 to 5 a request)".
+std::string q_tokens_text(PlanOptions const& options) {
+  auto const& each = options.ragged_q_tokens;
+  if (each.empty()) return std::to_string(options.q_tokens);
+  auto const [least, most] = std::minmax_element(each.begin(), each.end());
+  return format("%lld (%d to %d a request)", static_cast<long long>(std::accumulate(each.begin(), each.end(), int64_t{0})), *least, *most);
 }
 
 nlohmann::json to_json(PlanOptions const& options, std::string const& kernel, std::vector<Part> const& parts, SplitSummary const& summary) {
@@ -41,7 +64,10 @@ nlohmann::json to_json(PlanOptions const& options, std::string const& kernel, st
                         {"balance", summary.balance},
                         {"workers", summary.load_tokens.size()},
                         {"sound", summary.defect.empty()},
-                        {"defect", summary.defect}};
+                        {"defect", summary.defect},
+                        {"loads", nlohmann::json::array()},
+                        {"parts", nlohmann::json::array()}};
+  if (!options.ragged_q_tokens.empty()) out["q_tokens"] = options.ragged_q_tokens;
   for (auto const& [worker, load] : summary.load_tokens) out["loads"].push_back({{"worker", worker}, {"tokens", load}});
   for (auto const& part : parts) {
     out["parts"].push_back({{"worker", part.worker},
@@ -72,17 +98,20 @@ std::string part_table(std::vector<Part> const& parts, SplitSummary const& summa
 }
 
 int run_plan(PlanOptions const& options) {
+  if (size_t const counts = options.ragged_q_tokens.size(); counts != 0 && counts != options.kv_len.size())
+    throw UsageError(format("--q: got %zu numbers, expected %zu (one for each request of --kv)", counts, options.kv_len.size()));
   Target const target = parse_target(options.backend);
   DecodePlan const plan = DecodePlan::make(problem_of(options), target);
-  auto const parts = plan.parts(options.kv_len, options.q_tokens);
-  SplitSummary const summary = summarise(parts, options.kv_len);
+  auto const parts = parts_of(options, plan);
+  SplitSummary const summary = summarise(parts, options.kv_len, options.ragged_q_tokens);
   if (options.json) {
     std::cout << to_json(options, plan.describe(), parts, summary).dump(2) << "\n";
   } else {
     int64_t tokens = 0;
     for (int32_t const length : options.kv_len) tokens += length;
-    std::cout << format("requests %zu, tokens %s, heads %d, query tokens %d, row tiles a request %lld\n", options.kv_len.size(),
-                        format_count(tokens).c_str(), options.heads, options.q_tokens, static_cast<long long>(summary.row_tiles))
+    std::cout << format("requests %zu, tokens %s, heads %d, query tokens %s, row tiles a request %s%lld\n", options.kv_len.size(),
+                        format_count(tokens).c_str(), options.heads, q_tokens_text(options).c_str(),
+                        options.ragged_q_tokens.empty() ? "" : "at most ", static_cast<long long>(summary.row_tiles))
               << describe_target(target) << "\n"
               << plan.describe() << "\n\n"
               << part_table(parts, summary) << "\n"
@@ -105,9 +134,15 @@ void add_plan(CLI::App& app, Action& chosen) {
       ->delimiter(',')
       ->check(whole_number(0, 2147483647));
   command->add_option("--heads", options->heads, "query heads, 1 to 128")->check(whole_number(1, 2147483647))->capture_default_str();
-  command->add_option("--q-tokens", options->q_tokens, "query tokens a request")->check(whole_number(1, 2147483647))->capture_default_str();
+  auto* const uniform = command->add_option("--q-tokens", options->q_tokens, "query tokens a request")
+                            ->check(whole_number(1, 2147483647))
+                            ->capture_default_str();
+  command->add_option("--q", options->ragged_q_tokens, "query tokens of each request, none too: ragged, e.g. 1,5,1,0")
+      ->delimiter(',')
+      ->check(whole_number(0, 2147483647))
+      ->excludes(uniform);
   command->add_option("--page", options->page_tokens, "tokens a page")->check(whole_number(1, 2147483647))->capture_default_str();
-  command->add_option("--dtype", options->dtype, "bf16, fp16 or fp32")->capture_default_str();
+  command->add_option("--dtype", options->dtype, "bf16, fp16, or on the CPU fp32, bf16_320, bf16_288")->capture_default_str();
   auto* const invariant =
       command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
   command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")

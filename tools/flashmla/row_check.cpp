@@ -14,8 +14,6 @@
 namespace flashmla::tools {
 namespace {
 
-constexpr int64_t kQkDim = 576, kVDim = 512;
-
 /// Number `i` of `words`. BF16 is the upper half of a float; FP16 has 5 exponent bits with a bias of 15.
 double number(DType dtype, std::vector<uint16_t> const& words, size_t i) {
   if (dtype == kFp32) {
@@ -39,20 +37,20 @@ struct Call {
 };
 
 Call call_of(RowSample const& sample) {
-  int64_t const heads = sample.heads, q_tokens = sample.q_tokens;
+  int64_t const heads = sample.heads, q_tokens = sample.q_tokens, qk_dim = sample.type.qk_dim;
   int64_t const num_pages =
-      static_cast<int64_t>(sample.pages.size()) / (sample.page_tokens * kQkDim * static_cast<int64_t>(sample.type.words()));
+      static_cast<int64_t>(sample.pages.size()) / (sample.page_tokens * qk_dim * static_cast<int64_t>(sample.type.words()));
   DType const dtype = sample.type.dtype;
   Call call{Problem::decode(sample.heads, sample.type.format, 1), {}, std::vector<int32_t>(static_cast<size_t>(num_pages))};
   call.problem.page_tokens = sample.page_tokens;
   call.problem.max_q_tokens = q_tokens;
   call.problem.set_causal();
   std::iota(call.page_table.begin(), call.page_table.end(), 0);
-  call.args.q = View::contiguous(sample.q.data(), dtype, kCpu, {1, q_tokens, heads, kQkDim});
-  call.args.cache = View::contiguous(sample.pages.data(), dtype, kCpu, {num_pages, sample.page_tokens, kQkDim});
+  call.args.q = View::contiguous(sample.q.data(), dtype, kCpu, {1, q_tokens, heads, qk_dim});
+  call.args.cache = View::contiguous(sample.pages.data(), dtype, kCpu, {num_pages, sample.page_tokens, qk_dim});
   call.args.page_table = View::contiguous(call.page_table.data(), kInt32, kCpu, {1, num_pages});
   call.args.lengths = Lengths(View::contiguous(&sample.kv_len, kInt32, kCpu, {1}), sample.q_tokens);
-  call.args.out = View::contiguous(sample.out.data(), dtype, kCpu, {1, q_tokens, heads, kVDim});
+  call.args.out = View::contiguous(sample.out.data(), dtype, kCpu, {1, q_tokens, heads, sample.type.v_dim});
   call.args.lse = View::contiguous(sample.lse.data(), kFp32, kCpu, {1, heads, q_tokens});
   return call;
 }
@@ -79,16 +77,16 @@ RowError compare_with_reference(RowSample const& sample, int32_t num_rows) {
   core::Problem const problem = core::validate(call.problem);
   core::DecodeCall const decode = core::validate(problem, kCpu, call.args);
   auto const rows = spread_rows(sample, num_rows);
-  constexpr auto kDims = static_cast<size_t>(kVDim);
-  std::vector<double> out(rows.size() * kDims), lse(rows.size());
+  auto const v_dim = static_cast<size_t>(sample.type.v_dim);
+  std::vector<double> out(rows.size() * v_dim), lse(rows.size());
   conformance::make_reference_oracle()->decode(problem, decode, rows, out.data(), lse.data());
 
   double difference = 0, norm = 0;
   RowError error;
   for (size_t r = 0; r < rows.size(); ++r) {
-    auto const first = static_cast<size_t>(rows[r].q_idx * sample.heads + rows[r].head) * kDims;
-    for (size_t d = 0; d < kDims; ++d) {
-      double const expected = out[r * kDims + d], off = number(sample.type.dtype, sample.out, first + d) - expected;
+    auto const first = static_cast<size_t>(rows[r].q_idx * sample.heads + rows[r].head) * v_dim;
+    for (size_t d = 0; d < v_dim; ++d) {
+      double const expected = out[r * v_dim + d], off = number(sample.type.dtype, sample.out, first + d) - expected;
       difference += off * off;
       norm += expected * expected;
     }

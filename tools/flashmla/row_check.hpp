@@ -15,9 +15,9 @@ struct RowSample {
   int32_t q_tokens = 1;
   int32_t heads = 1;
   int32_t kv_len = 0;
-  std::vector<uint16_t> q;      // [q_tokens, heads, 576], in words: two to a number of FP32
-  std::vector<uint16_t> pages;  // [its pages in order, page_tokens, 576]
-  std::vector<uint16_t> out;    // [q_tokens, heads, 512]
+  std::vector<uint16_t> q;      // [q_tokens, heads, qk_dim], in words: two to a number of FP32
+  std::vector<uint16_t> pages;  // [its pages in order, page_tokens, qk_dim]
+  std::vector<uint16_t> out;    // [q_tokens, heads, v_dim]
   std::vector<float> lse;       // [heads, q_tokens]
 };
 

@@ -29,11 +29,26 @@ std::string defect_of(Part const& part, Covered const& so_far, int32_t kv_len) {
   return "";
 }
 
+/// Row tiles that each request must have: as many as any request has that has no more query tokens.
+std::vector<int64_t> expected_row_tiles(std::vector<int64_t> const& found, std::vector<int32_t> const& q_tokens) {
+  std::map<int32_t, int64_t> by_q_tokens;
+  for (size_t i = 0; i < found.size(); ++i) {
+    int64_t& most = by_q_tokens[q_tokens.empty() ? 1 : q_tokens[i]];
+    most = std::max(most, found[i]);
+  }
+  int64_t most = 0;
+  for (auto& [count, tiles] : by_q_tokens) most = tiles = count == 0 ? 0 : std::max<int64_t>({tiles, most, 1});
+  std::vector<int64_t> expected;
+  for (size_t i = 0; i < found.size(); ++i) expected.push_back(by_q_tokens.at(q_tokens.empty() ? 1 : q_tokens[i]));
+  return expected;
+}
+
 }  // namespace
 
-SplitSummary summarise(std::vector<Part> const& parts, std::vector<int32_t> const& kv_len) {
+SplitSummary summarise(std::vector<Part> const& parts, std::vector<int32_t> const& kv_len, std::vector<int32_t> const& q_tokens) {
   SplitSummary summary;
   std::map<std::pair<int32_t, int32_t>, Covered> covered;
+  std::vector<int64_t> row_tiles(kv_len.size());
   for (Part const& part : parts) {
     if (part.request < 0 || static_cast<size_t>(part.request) >= kv_len.size()) {
       summary.defect = format("request %d: got a part, expected requests below %zu", part.request, kv_len.size());
@@ -44,10 +59,15 @@ SplitSummary summarise(std::vector<Part> const& parts, std::vector<int32_t> cons
     if (summary.defect.empty()) summary.defect = defect;
     item = {part.last_token, item.num_parts + 1, part.num_splits};
     summary.load_tokens[part.worker] += part.last_token - part.first_token;
-    summary.row_tiles = std::max<int64_t>(summary.row_tiles, part.row_tile + 1);
+    int64_t& tiles = row_tiles[static_cast<size_t>(part.request)];
+    tiles = std::max<int64_t>(tiles, part.row_tile + 1);
+    if (!q_tokens.empty() && q_tokens[static_cast<size_t>(part.request)] == 0 && summary.defect.empty())
+      summary.defect = name(part) + ": got a part, expected none (no query token)";
   }
+  row_tiles = expected_row_tiles(row_tiles, q_tokens);
   for (size_t request = 0; request < kv_len.size(); ++request) {
-    for (int32_t tile = 0; tile < summary.row_tiles; ++tile) {
+    summary.row_tiles = std::max(summary.row_tiles, row_tiles[request]);
+    for (int32_t tile = 0; tile < row_tiles[request]; ++tile) {
       Covered const& item = covered[{static_cast<int32_t>(request), tile}];
       bool const whole = item.next_token == kv_len[request] && item.num_parts == item.num_splits && item.num_parts > 0;
       if (!whole && summary.defect.empty())

@@ -13,6 +13,16 @@ namespace {
 
 constexpr std::array<char const*, 8> kIsaNames = {"auto", "portable", "avx2", "avx512_bf16", "avx512f", "neon", "neon_bf16", "amx_bf16"};
 
+struct NamedType {
+  char const* name;
+  ElementType type;
+};
+constexpr NamedType kElementTypes[] = {{"bf16", {kBf16, kKvBf16_576}},
+                                       {"fp16", {kFp16, kKvFp16_576}},
+                                       {"fp32", {kFp32, kKvFp32_576}},
+                                       {"bf16_320", {kBf16, kKvBf16_320, 320, 256}},
+                                       {"bf16_288", {kBf16, kKvBf16_288, 288, 256}}};
+
 DeviceInfo const* find_device(std::vector<DeviceInfo> const& all, Device device) {
   auto const found = std::find_if(all.begin(), all.end(),
                                   [&](auto const& info) { return info.device.kind == device.kind && info.device.index == device.index; });
@@ -46,20 +56,20 @@ flashmla_isa parse_isa(std::string const& name) {
 }
 
 char const* dtype_name(ElementType type) {
-  if (type.dtype == kFp32) return "fp32";
-  return type.dtype == kFp16 ? "fp16" : "bf16";
+  for (auto const& [name, known] : kElementTypes)
+    if (known.format == type.format) return name;
+  return "?";
 }
 
 ElementType parse_dtype(std::string const& name) {
-  if (name == "bf16") return {FLASHMLA_BF16, FLASHMLA_KV_BF16_576};
-  if (name == "fp16") return {FLASHMLA_FP16, FLASHMLA_KV_FP16_576};
-  if (name == "fp32") return {FLASHMLA_FP32, FLASHMLA_KV_FP32_576};
-  throw UsageError("--dtype: got '" + name + "', expected bf16, fp16 or fp32");
+  for (auto const& [known, type] : kElementTypes)
+    if (name == known) return type;
+  throw UsageError("--dtype: got '" + name + "', expected bf16, fp16, fp32, bf16_320 or bf16_288");
 }
 
 ElementType parse_16_bit_dtype(std::string const& name) {
   ElementType const type = parse_dtype(name);
-  if (type.dtype == FLASHMLA_FP32) throw UsageError("--dtype: got 'fp32', expected bf16 or fp16 (here)");
+  if (name != "bf16" && name != "fp16") throw UsageError("--dtype: got '" + name + "', expected bf16 or fp16 (here)");
   return type;
 }
 

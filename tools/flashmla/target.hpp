@@ -14,19 +14,22 @@ namespace flashmla::tools {
 /// Of the words above; throws UsageError.
 [[nodiscard]] flashmla_isa parse_isa(std::string const& name);
 
-/// bf16, fp16 or fp32, with the cache format that goes with it.
+/// What --dtype names: numbers, and the cache format that goes with them.
 struct ElementType {
   DType dtype = kBf16;
   KvFormat format = kKvBf16_576;
+  int32_t qk_dim = 576;  // numbers in a key
+  int32_t v_dim = 512;   // of them in a value
 
   [[nodiscard]] constexpr int64_t bytes() const { return dtype == kFp32 ? 4 : 2; }
+  [[nodiscard]] constexpr int64_t token_bytes() const { return qk_dim * bytes(); }
   /// Memory on the host is handled in words of 16 bits.
   [[nodiscard]] constexpr size_t words() const { return static_cast<size_t>(bytes()) / sizeof(uint16_t); }
 };
-/// "bf16", "fp16", "fp32".
+/// "bf16", "fp16", "fp32", "bf16_320", "bf16_288".
 [[nodiscard]] char const* dtype_name(ElementType type);
 [[nodiscard]] ElementType parse_dtype(std::string const& name);
-/// The same of 16 bits, which is what caches that are served hold.
+/// bf16 or fp16 with keys of 576 numbers, which is what caches that are served hold.
 [[nodiscard]] ElementType parse_16_bit_dtype(std::string const& name);
 
 /// --backend auto|cpu|cuda, --device, --isa, --threads.

@@ -237,6 +237,7 @@ PROTOTYPES = {
     "flashmla_plan_fault": (_status, (_p, _p, _p, _p)),
     "flashmla_plan_describe": (_size, (_p, _p, _size)),
     "flashmla_plan_parts": (_status, (_p, _p, _i64, _i32, _p, _p)),
+    "flashmla_plan_parts_ragged": (_status, (_p, _p, _p, _i64, _p, _p)),
     "flashmla_merge": (_status, (_p, _p)),
     "flashmla_append": (_status, (_p, _p)),
     "flashmla_copy_pages": (_status, (_p, _p)),

@@ -12,6 +12,11 @@ _ELEMENTS = {KvFormat.FP16_576: DType.FP16, KvFormat.FP32_576: DType.FP32}
 _NARROW_VALUES = (KvFormat.BF16_320, KvFormat.BF16_288)
 
 
+def v_dim_of(kv_format):
+    """Numbers in a value of a KvFormat."""
+    return 256 if kv_format in _NARROW_VALUES else 512
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """What does not change between steps. Enums may be given as members or as their names in any case.
@@ -73,7 +78,7 @@ class Problem:
     @property
     def v_dim(self):
         """Numbers in a value, hence in a row of `out`."""
-        return 256 if self.kv_format in _NARROW_VALUES else 512
+        return v_dim_of(self.kv_format)
 
     def to_abi(self):
         flags = _abi.PROBLEM_CAUSAL if self.causal else 0

@@ -68,8 +68,8 @@ def merge(partial_out, partial_lse, *, sink=None, out=None, lse=None, out_dtype=
 def append(kv, cache, slot_mapping, *, kv_format, fault=None, stream=None, dtype=None):
     """Enqueues: writes new tokens into their pages.
 
-    kv: [tokens, 576], last stride 1, or the pair (ckv [tokens, 512], kpe [tokens, 64]). cache: [num_pages, page_tokens, 576], or with
-    h_kv 1 before the last dimension. slot_mapping: int64 [tokens], slot = page * page_tokens + offset; -1 skips a token, any other slot
+    kv: [tokens, 576], last stride 1, or the pair (ckv [tokens, 512], kpe [tokens, 64]); 320 (256 and 64) with bf16_320, 288 (256 and
+    32) with bf16_288. cache: [num_pages, page_tokens, 576], or with h_kv 1 before the last dimension. slot_mapping: int64 [tokens], slot = page * page_tokens + offset; -1 skips a token, any other slot
     outside the cache is skipped and recorded. kv_format: a `KvFormat` or its name. fault: int32 [8] on the same device, zeroed, for
     the first bad slot (see `Fault.read`). dtype: "bf16" when bfloat16 arrives as uint16. Raises flashmla.Error.
     """

@@ -135,18 +135,26 @@ class DecodePlan:
         lib.flashmla_plan_describe(self.handle, text, size)
         return text.value.decode("utf-8", "replace")
 
-    def parts(self, kv_len, q_tokens=None):
-        """The work split for lengths on the host (a sequence of ints, or an array on the CPU): a list of `Part`."""
-        lengths = kv_len.tolist() if hasattr(kv_len, "tolist") else kv_len
-        lengths = sequence("plan_parts", "kv_len", lengths, "a sequence of lengths")
-        lengths = [whole_number("plan_parts", f"kv_len[{i}]", n, -(2**31), 2**31 - 1) for i, n in enumerate(lengths)]
-        q_tokens = whole_number("plan_parts", "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
-        values = (ctypes.c_int32 * len(lengths))(*lengths)
+    def parts(self, kv_len, q_tokens=None, *, q_offsets=None):
+        """The work split for lengths on the host (a sequence of ints, or an array on the CPU): a list of `Part`. q_offsets: ragged queries,
+        as in `update`, but on the host; a request without a query token has no part."""
+        operation = "plan_parts" if q_offsets is None else "plan_parts_ragged"
+        lengths = _host_numbers(operation, "kv_len", kv_len, "a sequence of lengths")
+        if q_offsets is None:
+            q_tokens = whole_number(operation, "q_tokens", self.problem.max_q_tokens if q_tokens is None else q_tokens, -(2**31), 2**31 - 1)
+            call, arguments = lib.flashmla_plan_parts, (lengths, len(lengths), q_tokens)
+        else:
+            if q_tokens is not None:
+                raise invalid(operation, "q_tokens", q_tokens, "None (q_offsets say how many each request has)")
+            offsets = _host_numbers(operation, "q_offsets", q_offsets, "a sequence of offsets")
+            if len(offsets) != len(lengths) + 1:
+                raise invalid(operation, "q_offsets", f"{len(offsets)} offsets", f"{len(lengths) + 1} (batch + 1)")
+            call, arguments = lib.flashmla_plan_parts_ragged, (lengths, offsets, len(lengths))
         count, capacity = ctypes.c_int64(0), 0
         while True:
             room = (_abi.Part * capacity)()
             count.value = capacity
-            status = lib.flashmla_plan_parts(self.handle, values, len(lengths), q_tokens, room, ctypes.byref(count))
+            status = call(self.handle, *arguments, room, ctypes.byref(count))
             if status != _abi.Status.INVALID_ARGUMENT or count.value <= capacity:
                 break
             capacity = count.value
@@ -194,6 +202,7 @@ class DecodePlan:
 
         q: [batch, q_tokens, h_q, 576], any strides but the last, which is 1; or the pair (q_nope [.., 512], q_pe [.., 64]).
         cache: [num_pages, page_tokens, h_kv, 576], h_kv left out when it is 1; or the pair (ckv [.., 512], kpe [.., 64]).
+        With kv_format bf16_320 or bf16_288 a key has 320 or 288 numbers, 256 of them latent, and a value, so a row of out, 256.
         page_table: int32 [batch, max_pages], any row stride; entries past a length may hold anything. kv_len: int32 [batch].
         out: [batch, q_tokens, h_q, 512] of out_dtype, last stride 1; new by default. lse: float32 in the plan's lse_layout; new by
         default, False for none. Outputs may not overlap anything else. visible_len: int32 [batch * q_tokens], the keys that each query
@@ -325,6 +334,13 @@ def _problem_of(fields):
         return Problem(**fields)
     except TypeError as error:
         raise Error(f"plan_create: problem: got fields {sorted(fields)}, expected those of flashmla.Problem ({error})") from None
+
+
+def _host_numbers(operation, argument, value, expected):
+    """A sequence of ints, or an array on the CPU, as an array of int32 for C."""
+    numbers = sequence(operation, argument, value.tolist() if hasattr(value, "tolist") else value, expected)
+    numbers = [whole_number(operation, f"{argument}[{i}]", n, -(2**31), 2**31 - 1) for i, n in enumerate(numbers)]
+    return (ctypes.c_int32 * len(numbers))(*numbers)
 
 
 def _as_schedule(schedule, operation, raw):

@@ -307,10 +307,11 @@ void Call::declare(std::string const& function) {
   if (is("plan_update") || is("plan_run")) add("schedule", type("flashmla_view"), 1);
   if (is("plan_reset") || is("plan_run") || is("plan_fault")) add("workspace", type("flashmla_view"), 1);
   if (is("plan_fault")) add("fault", type("flashmla_fault"), 1);
-  if (is("plan_parts")) {
+  if (is("plan_parts") || is("plan_parts_ragged")) {
     add("kv_len", Kind::kInt32, false, 4);
     add("batch", Kind::kInt64, true, 1);
-    add("q_tokens", Kind::kInt32, true, 1);
+    if (is("plan_parts")) add("q_tokens", Kind::kInt32, true, 1);
+    else add("q_offsets", Kind::kInt32, false, 5);
     add("parts", type("flashmla_part"), 16);
     add("count", Kind::kInt64, false, 1);
   }

@@ -69,6 +69,13 @@ bool cpp_plan_parts(Call& call) {
   (void)call.plan().parts(first_ids(call, "kv_len", batch), call.value<int32_t>("q_tokens"));
   return true;
 }
+bool cpp_plan_parts_ragged(Call& call) {
+  int64_t const batch = call.value<int64_t>("batch");
+  if (!are_given(call, {"plan", "kv_len", "q_offsets", "parts", "count"}) || batch < 0 || batch > 4) return false;
+  if (*call.pointer<int64_t>("count") != 16) return false;
+  (void)call.plan().parts(first_ids(call, "kv_len", batch), first_ids(call, "q_offsets", batch + 1));
+  return true;
+}
 bool cpp_merge(Call& call) {
   if (!is_plain<flashmla_merge_args>(call, "args")) return false;
   merge(as_cpp<MergeArgs>(*call.pointer<flashmla_merge_args>("args")));
@@ -165,6 +172,12 @@ constexpr Function kFunctions[] = {
                                   c.pointer<flashmla_part>("parts"), c.pointer<int64_t>("count"));
      },
      cpp_plan_parts},
+    {"flashmla_plan_parts_ragged",
+     [](Call& c) {
+       return flashmla_plan_parts_ragged(c.plan_handle(), c.pointer<int32_t>("kv_len"), c.pointer<int32_t>("q_offsets"),
+                                         c.value<int64_t>("batch"), c.pointer<flashmla_part>("parts"), c.pointer<int64_t>("count"));
+     },
+     cpp_plan_parts_ragged},
     {"flashmla_merge", [](Call& c) { return flashmla_merge(c.pointer<flashmla_merge_args>("args"), nullptr); }, cpp_merge},
     {"flashmla_append", [](Call& c) { return flashmla_append(c.pointer<flashmla_append_args>("args"), nullptr); }, cpp_append},
     {"flashmla_copy_pages", [](Call& c) { return flashmla_copy_pages(c.pointer<flashmla_copy_pages_args>("args"), nullptr); },

@@ -3,9 +3,9 @@ part of the queries, qv the latent part, k_cache the RoPE part of the keys, and 
 
     from flashmla.compat.flash_attn_3 import flash_attn_with_kvcache
 
-On a GPU k_cache and v_cache must be views of one tensor, kv[..., 512:] and kv[..., :512] with kv [num_pages, 64, 1, 576]; the CPU takes
-any two tensors and any page size. Each call makes its schedule itself. What only tunes FlashAttention-3 (pack_gqa) is taken and ignored;
-arguments that mean something this library does not have are named in an Error when set.
+k_cache and v_cache may be views of one tensor, kv[..., 512:] and kv[..., :512] with kv [num_pages, page, h_kv, 576], or two. Each call
+makes its schedule itself. What only tunes FlashAttention-3 (pack_gqa) is taken and ignored; arguments that mean something this library
+does not have are named in an Error when set.
 """
 
 import torch

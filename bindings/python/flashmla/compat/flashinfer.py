@@ -1,7 +1,7 @@
 """Drop-in for flashinfer.mla's BatchMLAPagedAttentionWrapper (FlashInfer 0.6.1): `from flashmla.compat import flashinfer`.
 
-A run is one call of the library, whatever the query lengths. On a GPU ckv_cache and kpe_cache must be views of one tensor, kv[..., :512] and kv[..., 512:] with kv [num_pages, 64, 576];
-the CPU takes any two tensors and any page size. float_workspace_buffer only says on which device things are: a plan brings its own.
+A run is one call of the library, whatever the query lengths. ckv_cache and kpe_cache may be views of one tensor, kv[..., :512] and kv[...,
+512:] with kv [num_pages, page, 576], or two. float_workspace_buffer only says on which device things are: a plan brings its own.
 """
 
 import torch
