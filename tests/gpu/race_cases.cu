@@ -90,8 +90,22 @@ template <Fault kFault>
 __global__ void store_load(uint32_t* out) {
   __shared__ uint32_t words[32];
   if (warp_of_thread() == 0) words[lane_of_thread()] = kSeven;
-  if (kFault == Fault::kNone) ptx::named_barrier_sync(1, 64);
+  if (kFault == Fault::kNone && warp_of_thread() < 2) ptx::named_barrier_sync(1, 64);
   if (warp_of_thread() == 1) out[lane_of_thread()] = words[31 - lane_of_thread()];
+}
+
+// The same in turns, over two buffers: every warp stores and loads, one barrier a turn.
+template <Fault kFault>
+__global__ void store_load_in_turns(uint32_t* out) {
+  __shared__ uint32_t words[2][2][32];
+  uint32_t all = 0xffffffff;
+#pragma unroll 1
+  for (uint32_t turn = 0; turn < 4 && warp_of_thread() < 2; ++turn) {
+    if (lane_of_thread() % 4 == 0) words[turn % 2][warp_of_thread()][lane_of_thread()] = kSeven;
+    if (kFault == Fault::kNone) ptx::named_barrier_sync(1, 64);
+    all &= words[turn % 2][1 - warp_of_thread()][lane_of_thread() & ~3U];
+  }
+  if (warp_of_thread() == 1) out[lane_of_thread()] = all;
 }
 
 // (b) TMA -> ordinary load, mbarrier.
@@ -208,6 +222,10 @@ constexpr char kNoWait[] = "no wait on the mbarrier";
 constexpr RaceCase kCases[] = {
     {"store_load", "store -> load of another warp, bar.sync", nullptr, 32, kSeven, launch<store_load<kNone>, 64>},
     {"store_load_planted", "store -> load of another warp", "no bar.sync", 32, kSeven, launch<store_load<kNoBarrier>, 64>},
+    {"store_load_some_warps", "store -> load, bar.sync of two warps of three", nullptr, 32, kSeven, launch<store_load<kNone>, 96>},
+    {"store_load_in_turns", "store -> load, bar.sync, two buffers", nullptr, 32, kSeven, launch<store_load_in_turns<kNone>, 64>},
+    {"store_load_in_turns_some", "the same, two warps of three", nullptr, 32, kSeven, launch<store_load_in_turns<kNone>, 96>},
+    {"store_load_in_turns_planted", "store -> load, two buffers", "no bar.sync", 32, kSeven, launch<store_load_in_turns<kNoBarrier>, 64>},
     {"tma_load", "TMA -> load, mbarrier", nullptr, 32, kOnes, launch_tma<tma_load<kNone>, 64>},
     {"tma_load_planted", "TMA -> load", kNoWait, 32, kOnes, launch_tma<tma_load<kNoBarrier>, 64>},
     {"store_wgmma", "store -> wgmma, fence and bar.sync", nullptr, 128, kSixtyFour, launch<store_wgmma<kNone>, 128>},

@@ -4,7 +4,10 @@
 //   then across the warp, values in the order of chunks.
 // Roles: a lane has units `lane` and `lane` + 32 of the row: 16 of its 512 values.
 // Timeline: largest lse -> sum of weights -> values, four chunks in flight.
-// Shared memory, barriers: none. Limits: at most core::kMaxChunks chunks; rows of one chunk are finished already.
+// Shared memory: none.
+// Barriers: none.
+// Registers: no constraint.
+// Limits: at most core::kMaxChunks chunks a row. Rows of one chunk are finished already.
 #pragma once
 
 #include "cuda/kernels/dense_decode_partials.cuh"
