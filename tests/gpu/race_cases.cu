@@ -108,6 +108,25 @@ __global__ void store_load_in_turns(uint32_t* out) {
   if (warp_of_thread() == 1) out[lane_of_thread()] = all;
 }
 
+// The same by two warpgroups of a block of three, with barriers of each warpgroup in between, as dense_decode shares row sums.
+template <Fault kFault>
+__global__ void share_row_sums(uint32_t* out) {
+  __shared__ uint32_t sums[2][2][64];
+  uint32_t const warpgroup = threadIdx.x / 128, thread = threadIdx.x % 128, row = thread / 32 * 16 + thread % 32 / 4;
+  uint32_t all = 0xffffffff;
+#pragma unroll 1
+  for (uint32_t turn = 0; turn < 4 && warpgroup < 2; ++turn) {
+    if (turn % 2 == warpgroup) ptx::named_barrier_sync(2 + static_cast<int32_t>(warpgroup), 128);
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half)
+      if (thread % 4 == 0) sums[turn % 2][warpgroup][row + half * 8] = kSeven;
+    if (kFault == Fault::kNone) ptx::named_barrier_sync(1, 256);
+#pragma unroll
+    for (uint32_t half = 0; half < 2; ++half) all &= sums[turn % 2][0][row + half * 8] & sums[turn % 2][1][row + half * 8];
+  }
+  if (threadIdx.x < 32) out[threadIdx.x] = all;
+}
+
 // (b) TMA -> ordinary load, mbarrier.
 template <Fault kFault>
 __global__ void tma_load(CUtensorMap const __grid_constant__ ones, uint32_t* out) {
@@ -225,6 +244,9 @@ constexpr RaceCase kCases[] = {
     {"store_load_some_warps", "store -> load, bar.sync of two warps of three", nullptr, 32, kSeven, launch<store_load<kNone>, 96>},
     {"store_load_in_turns", "store -> load, bar.sync, two buffers", nullptr, 32, kSeven, launch<store_load_in_turns<kNone>, 64>},
     {"store_load_in_turns_some", "the same, two warps of three", nullptr, 32, kSeven, launch<store_load_in_turns<kNone>, 96>},
+    {"share_row_sums", "store -> load, bar.sync of two warpgroups, others between", nullptr, 32, kSeven,
+     launch<share_row_sums<kNone>, 384>},
+    {"share_row_sums_planted", "the same", "no bar.sync", 32, kSeven, launch<share_row_sums<kNoBarrier>, 384>},
     {"store_load_in_turns_planted", "store -> load, two buffers", "no bar.sync", 32, kSeven, launch<store_load_in_turns<kNoBarrier>, 64>},
     {"tma_load", "TMA -> load, mbarrier", nullptr, 32, kOnes, launch_tma<tma_load<kNone>, 64>},
     {"tma_load_planted", "TMA -> load", kNoWait, 32, kOnes, launch_tma<tma_load<kNoBarrier>, 64>},

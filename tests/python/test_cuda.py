@@ -79,6 +79,32 @@ def test_native_plan():
     assert plan.describe()
 
 
+def test_batch_invariance():
+    """A request's bits are those of any batch that it is in, also in a graph, and right."""
+    case = Case(6, 2, 3000, 16, True, True)
+    inputs = make_inputs(case, "cuda")
+    q, cache, table, seqlens, _ = inputs
+
+    def call(which):
+        rows = (q[which], cache, table[which], seqlens[which])
+        return flash_mla.flash_mla_with_kvcache(*rows, 512, *flash_mla.get_mla_metadata(), causal=True, enable_batch_invariant=True)
+
+    whole = call(slice(None))
+    check_result(case, inputs, whole)
+    for which in (slice(0, 1), slice(2, 4), slice(5, 6), torch.tensor([4, 1, 3], device="cuda")):
+        part = call(which)
+        assert torch.equal(part[0], whole[0][which]) and torch.equal(part[1], whole[1][which])
+    graph, result = capture(lambda: call(slice(1, 5)))
+    replayed = replay(graph, result)
+    assert torch.equal(replayed[0], whole[0][1:5]) and torch.equal(replayed[1], whole[1][1:5])
+    try:
+        flashmla.DecodePlan(h_q=16, kv_format="bf16_576", max_batch=6, batch_invariant=True, device="cuda")
+    except flashmla.Error as error:
+        assert error.status == flashmla.Status.UNSUPPORTED and "max_kv_len" in str(error)
+    else:
+        raise AssertionError("a plan without max_kv_len was made")
+
+
 def test_faults():
     case = Case(3, 1, 200, 16, False, False)
     q, cache, table, seqlens, _ = make_inputs(case, "cuda")
