@@ -90,7 +90,8 @@ TEST(Conformance, AnExceptionIsAFailureOfItsCheck) {
   options.memory = &memory;
   options.name_filter = "append.plain";
   Report const report = run(options);
-  EXPECT_EQ(report.failed, 3);
+  EXPECT_GE(report.failed, 3);  // a check for every cache format that is built
+  EXPECT_EQ(report.passed, 0);
   EXPECT_NE(report.text().find("exception"), std::string::npos);
 }
 
