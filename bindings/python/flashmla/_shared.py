@@ -10,10 +10,15 @@ _plans = {}  # (device, maximum batch, fields) -> DecodePlan; kept for good, sin
 _lock = threading.Lock()
 
 
+def power_of_two(number):
+    """The next one, at least 1: what plans that are looked up again round their maxima to, so that calls of similar sizes share one."""
+    return 1 << max(number - 1, 0).bit_length()
+
+
 def shared_plan(device, batch, *, lasting=False, **fields):
     """The plan of a problem on a device (a pair); batches share one up to the next power of two. lasting: calls are made with torch tensors,
     and what the plan allocates for them belongs to no capture, not even to the first that uses it."""
-    max_batch = 1 << max(batch - 1, 0).bit_length()
+    max_batch = power_of_two(batch)
     key = (device, max_batch, lasting, *fields.items())
     plan = _plans.get(key)
     if plan is None:
@@ -24,11 +29,6 @@ def shared_plan(device, batch, *, lasting=False, **fields):
                 plan.scratch.lasting = lasting
                 _plans[key] = plan
     return plan
-
-
-def most_q_tokens(longest):
-    """max_q_tokens of a shared plan for ragged calls, so that batches with other prefills find it again."""
-    return 1 << max(longest - 1, 0).bit_length()
 
 
 def run_once(plan, q, cache, page_table, kv_len, *, q_offsets=None, **more):

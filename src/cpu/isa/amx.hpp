@@ -6,7 +6,8 @@
 //   load<T>, store<T>       rows lie `stride` bytes apart in memory
 //   dot<C, A, B>            C[m][n] += sum over k of A[m][2k] B[k][2n] + A[m][2k + 1] B[k][2n + 1], for m, n, k in 16: A is
 //                           16 x 32 BF16, B 16 x 16 pairs, C 16 x 16 float32
-// The intrinsics want their tile numbers as literals, so a macro lists them. tdpbf16ps flushes denormals and rounds to nearest even, whatever MXCSR says.
+// The intrinsics want their tile numbers as literals, so a macro lists them. tdpbf16ps flushes denormals and rounds to nearest
+// even, whatever MXCSR says.
 #pragma once
 
 #include "cpu/isa/avx512_bf16.hpp"

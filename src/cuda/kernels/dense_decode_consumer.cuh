@@ -88,7 +88,7 @@ __device__ __forceinline__ void prefetch_q_rope(Shared& s, DenseDecodeParams con
                      row_offset(params.call.q_pe_stride, part.rows, row_target(params, part.rows, row)));
 }
 
-/// Where the operands of S = Q K^T lie: the half that load_tile fills first, then the other.
+/// Where the operands of S = Q K^T lie: the half that load_copies fills first, then the other.
 struct QkOperands {
   uint32_t first_copy[2];
   uint64_t q[2], k[2], k_rope;

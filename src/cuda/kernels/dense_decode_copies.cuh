@@ -2,8 +2,9 @@
 //
 // A tile's copies are four of two latent boxes (64 tokens x 64 columns, 128 bytes a row, swizzled) and one of RoPE, each with a
 // barrier of its own. kTiles: a copy is one TMA box, by one warp. kBoxes: a box of TMA holds eight tokens of a half's four boxes, so
-// that a tile takes as few of them as it can, whatever the page size; of a half's two barriers the first stands for both. kRows: 16 bytes a thread by cp.async, 8 lanes to a row of 128 bytes. Both take four warps, each for a quarter of a tile's tokens:
-// what they issue, not memory, would be the limit.
+// that a tile takes as few of them as it can, whatever the page size; of a half's two barriers the first stands for both. kRows:
+// 16 bytes a thread by cp.async, 8 lanes to a row of 128 bytes. Both take four warps, each for a quarter of a tile's tokens: what
+// they issue, not memory, would be the limit.
 //
 // Page ids outside the cache are recorded and masked. Entries of the table past the length are not read.
 #pragma once
@@ -39,8 +40,9 @@ struct CopyTarget {
 /// Tokens of a tile that a loader brings where there are several.
 inline constexpr int kShare = kTileTokens / kLoaders<Paging::kBoxes>;
 
-/// Calls `copy` for each copy of a tile once its part of the stage is free; before the first, `note` says what consumers have to know. The half that the tile's owner does not multiply is
-/// let go first, and the owner reads the copies in the same order. A warp with equal operands.
+/// Calls `copy` for each copy of a tile once its part of the stage is free; before the first, `note` says what consumers have to
+/// know. The half that the tile's owner does not multiply is let go first, and the owner reads the copies in the same order. A
+/// warp with equal operands.
 template <class Note, class Copy>
 __device__ __forceinline__ void load_copies(Shared& s, TileLoad const& tile, Note const& note, Copy const& copy) {
   uint32_t const stage = tile.count % kStages, parity = (tile.count / kStages & 1) ^ 1;

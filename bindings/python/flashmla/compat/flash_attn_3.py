@@ -11,7 +11,7 @@ does not have are named in an Error when set.
 import torch
 
 from flashmla._errors import Error, invalid, unsupported, whole_number
-from flashmla._shared import most_q_tokens, run_once, shared_plan
+from flashmla._shared import power_of_two, run_once, shared_plan
 from flashmla.compat._ragged import device_offsets, host_offsets, longest
 from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
@@ -119,7 +119,7 @@ def _most_q_tokens(cu_seqlens_q, max_seqlen_q, q):
             raise invalid(_OPERATION, "cu_seqlens_q", f"a last offset of {offsets[-1]}", f"{q.shape[0]}, the query tokens, or less")
         if max_seqlen_q is not None and longest(offsets) > max_seqlen_q:
             raise invalid(_OPERATION, "max_seqlen_q", max_seqlen_q, f"at least {longest(offsets)}, the longest of cu_seqlens_q")
-    return most_q_tokens(q.shape[0] if max_seqlen_q is None else max_seqlen_q)
+    return power_of_two(q.shape[0] if max_seqlen_q is None else max_seqlen_q)
 
 
 def _attend(q, cache, page_table, kv_len, fields):

@@ -16,7 +16,7 @@ import torch
 from flashmla import __version__
 from flashmla._errors import Error, invalid, unsupported, whole_number
 from flashmla._scratch import capture_id
-from flashmla._shared import run_once, shared_plan
+from flashmla._shared import power_of_two, run_once, shared_plan
 from flashmla.compat import _metadata
 from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
@@ -171,7 +171,7 @@ def _asked(q, k_cache, options, block_table=None):
     h_kv = k_cache.shape[2] if k_cache.dim() == 4 else 1
     longest = 0
     if batch_invariant and block_table is not None and block_table.dim() == 2:
-        longest = min(1 << max(block_table.shape[1] * k_cache.shape[1] - 1, 0).bit_length(), 2**31 - 1)
+        longest = min(power_of_two(block_table.shape[1] * k_cache.shape[1]), 2**31 - 1)
     key = (device_of(q), h_q, h_kv, _FORMATS[k_cache.dtype], k_cache.shape[1], s_q, bool(causal), scale, bool(batch_invariant), longest)
     return key, (batch, s_q)
 

@@ -7,7 +7,7 @@ A run is one call of the library, whatever the query lengths. ckv_cache and kpe_
 import torch
 
 from flashmla._errors import Error, invalid, unsupported, whole_number
-from flashmla._shared import most_q_tokens, shared_plan
+from flashmla._shared import power_of_two, shared_plan
 from flashmla.compat._ragged import host_offsets, longest
 from flashmla.compat._words import renamed, tensor_text
 from flashmla.torch import device as device_of
@@ -33,7 +33,7 @@ class _Step:
         counts = {end - begin for begin, end in zip(offsets, offsets[1:])}
         self.batch = len(offsets) - 1
         self.q_tokens = counts.pop() if len(counts) == 1 and counts != {0} else 0
-        self.most = self.q_tokens or most_q_tokens(longest(offsets))
+        self.most = self.q_tokens or power_of_two(longest(offsets))
         self.q_offsets = None if self.q_tokens else torch.zeros(self.batch + 1, dtype=torch.int32, device=device)
         self.kv_len = torch.zeros(self.batch, dtype=torch.int32, device=device)
         self.page_table = torch.zeros(self.batch, width, dtype=torch.int32, device=device)
