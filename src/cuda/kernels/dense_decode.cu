@@ -3,11 +3,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <limits>
 
 #include "core/parts.hpp"
 #include "cuda/errors.hpp"
 #include "cuda/kernels/dense_decode.cuh"
+#include "cuda/kernels/dense_decode_chunks.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/tensor_map.hpp"
 
@@ -87,7 +87,7 @@ int choose_group(int64_t rows) {
 void prepare_dense_decode(DenseDecodeKernel const& kernel) {
   check_cuda(cudaFuncSetAttribute(kernel_for(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
              "cudaFuncSetAttribute");
-  load_kernel("plan", dense_decode::merge_chunks_kernel);
+  if (kernel.calls == Calls::kAny) load_kernel("plan", dense_decode::merge_chunks_kernel);
 }
 
 void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream) {
@@ -123,7 +123,8 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   config.numAttrs = 1;
   check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
   if (!params.start.is_chunked || params.max_chunks == 1) return;
-  int64_t const blocks = core::ceil_div(dense_decode::num_merge_rows(params), dense_decode::kMergeWarps);
+  int64_t const blocks =
+      std::min(core::ceil_div(dense_decode::num_merge_rows(params), dense_decode::kMergeWarps), dense_decode::kMergeBlocks);
   LaunchShape const merge{static_cast<unsigned>(blocks), dense_decode::kMergeWarps * 32, 0, config.stream};
   launch_overlapped("decode", dense_decode::merge_chunks_kernel, merge, launched);
 }

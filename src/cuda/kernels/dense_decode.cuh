@@ -42,7 +42,6 @@
 // Limits. Bases and strides of the cache are multiples of 16 bytes.
 #pragma once
 
-#include "cuda/kernels/dense_decode_chunks.cuh"
 #include "cuda/kernels/dense_decode_consumer.cuh"
 #include "cuda/kernels/dense_decode_epilogue.cuh"
 #include "cuda/kernels/dense_decode_producer.cuh"

@@ -14,7 +14,8 @@
 
 namespace flashmla::cuda::dense_decode {
 
-inline constexpr int kMergeWarps = 8;  // of a block
+inline constexpr int kMergeWarps = 8;          // of a block
+inline constexpr int64_t kMergeBlocks = 4096;  // at most: a ragged call has far fewer rows than it may have
 
 /// Rows of a call, those of ragged requests counted as if each had as many as one may have.
 __host__ __device__ constexpr int64_t num_merge_rows(DenseDecodeParams const& params) {
@@ -72,13 +73,10 @@ __device__ __forceinline__ void add_chunks(float (&sums)[8], ChunkCells const& c
   }
 }
 
-inline __global__ void __launch_bounds__(kMergeWarps * 32) merge_chunks_kernel(DenseDecodeParams const __grid_constant__ params) {
-  ptx::grid_dependency_wait();
-  ptx::grid_launch_dependents();
-  auto const lane = static_cast<int32_t>(threadIdx.x % 32);
-  int64_t const index = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / 32;
+/// Row `index` of all, if it exists and has several chunks. A warp.
+__device__ __forceinline__ void merge_row(DenseDecodeParams const& params, int64_t index, int32_t lane) {
   RowSpan rows;
-  if (index >= num_merge_rows(params) || !find_row(params, index, rows)) return;
+  if (!find_row(params, index, rows)) return;
   int32_t const kv_len = core::clamp_length(params.call.kv_len[rows.request], params.start.length_limit);
   int32_t const count = core::num_chunks(params.chunk_tokens, kv_len);
   if (count == 1) return;
@@ -96,6 +94,14 @@ inline __global__ void __launch_bounds__(kMergeWarps * 32) merge_chunks_kernel(D
 #pragma unroll
     for (int k = 0; k < 4; ++k) store_pair(params, target.offset + 8 * k, make_float2(sums[2 * k] * factor, sums[2 * k + 1] * factor));
   }
+}
+
+inline __global__ void __launch_bounds__(kMergeWarps * 32) merge_chunks_kernel(DenseDecodeParams const __grid_constant__ params) {
+  ptx::grid_dependency_wait();
+  ptx::grid_launch_dependents();
+  int64_t const rows = num_merge_rows(params), step = static_cast<int64_t>(gridDim.x) * kMergeWarps;
+  for (int64_t index = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / 32; index < rows; index += step)
+    merge_row(params, index, static_cast<int32_t>(threadIdx.x % 32));
 }
 
 }  // namespace flashmla::cuda::dense_decode

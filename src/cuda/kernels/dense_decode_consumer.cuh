@@ -96,7 +96,7 @@ struct QkOperands {
 
 template <Paging kPaging>
 __device__ __forceinline__ QkOperands qk_operands(Shared& s, uint32_t stage, int32_t owner) {
-  uint32_t const first = owner == 0 ? 4 : 0, last = 4 - first;  // boxes
+  uint32_t const first = owner == 0 ? kHalfBoxes : 0, last = kHalfBoxes - first;  // boxes
   uint64_t const q = k_major_descriptor(ptx::shared_address(s.q));
   uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[stage]), StageLayout<kPaging>::kNextAtom);
   uint64_t const rope = k_major_descriptor(ptx::shared_address(s.kv[stage][kLatentBoxes]));
@@ -166,7 +166,8 @@ __device__ __forceinline__ void zero_tail(Shared& s, uint32_t stage, int32_t val
     uint32_t const offset = row / 8 * Layout::kNextAtom + row % 8 * kSwizzleRowBytes + me.thread % 8 * 16;
 #pragma unroll
     for (int box = 0; box < kLatentBoxes; ++box)
-      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box & 4]) + box % 4 * Layout::kNextBox + offset, 0, 0, 0, 0);
+      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box / kHalfBoxes * kHalfBoxes]) + box % kHalfBoxes * Layout::kNextBox + offset,
+                           0, 0, 0, 0);
   }
   ptx::fence_proxy_async_shared();
   ptx::named_barrier_sync(kWarpgroupBarrier + me.warpgroup, kWarpgroupThreads);
@@ -241,7 +242,7 @@ __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float co
 template <Paging kPaging>
 __device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, int32_t warpgroup) {
   using Layout = StageLayout<kPaging>;
-  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * 4]), Layout::kNextBox, Layout::kNextAtom);
+  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * kHalfBoxes]), Layout::kNextBox, Layout::kNextAtom);
 }
 
 /// Starts O += P V with the other warpgroup's P, once that is there.

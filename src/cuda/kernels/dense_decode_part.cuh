@@ -55,7 +55,8 @@ __device__ __forceinline__ bool is_in_batch(StartParams const& start, core::Work
   return begin.request >= 0 && begin.request < start.batch;
 }
 
-/// Row tiles of a ragged call. All that it needs stays where it is, in the constant cache.
+/// Row tiles of a ragged call: core::num_row_tiles in 32 bits, whose 64-bit divisions would spill 68 bytes more. All that it needs
+/// stays where it is, in the constant cache.
 struct RaggedCallTiles {
   static constexpr bool kIsUniform = false;
   DenseDecodeParams const* params;
@@ -138,6 +139,7 @@ class ChunkWalk {
     int32_t const chunk_tokens = params_->chunk_tokens;
     while (range_.first >= range_.last) {
       if (!walk_.next(part_)) return false;
+      part_.num_splits = core::num_chunks(chunk_tokens, part_.kv_len);
       length_ = core::chunk_length(chunk_tokens, part_.kv_len);
       // Of a part behind the first, token 0 means that all of it lies beyond a shorter request.
       bool const is_beyond = part_.split > 0 && walk_.first_token() == 0;
@@ -149,7 +151,6 @@ class ChunkWalk {
     part.first_tile = first / kTileTokens;
     part.num_tiles = (tokens + kTileTokens - 1) / kTileTokens;
     part.split = range_.first++;
-    part.num_splits = core::num_chunks(chunk_tokens, part_.kv_len);
     return true;
   }
 

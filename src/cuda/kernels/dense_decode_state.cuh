@@ -58,7 +58,7 @@ struct StageLayout {
 };
 template <>
 struct StageLayout<Paging::kBoxes> {
-  static constexpr uint32_t kNextBox = kAtomBytes, kNextAtom = 4 * kAtomBytes;  // eight tokens of a half after the other
+  static constexpr uint32_t kNextBox = kAtomBytes, kNextAtom = kHalfBoxes * kAtomBytes;  // eight tokens of a half after the other
 };
 
 enum Region : int { kLeft = 0, kRight = 1, kRope = 2 };                                 // copies 2 r and 2 r + 1, of RoPE only the first
