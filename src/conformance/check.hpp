@@ -25,9 +25,11 @@ struct Bench {
   flashmla_target target;
   DeviceMemory& memory;
   Oracle& oracle;
-  /// Absolute error of an lse that passes whatever its relative one, where 0 stands for upstream's 1e-6. Random lengths and scores
-  /// bring some lse so close to 0 that float32 of its parts has no relative precision left.
+  /// For random problems, 0 elsewhere. Their lengths and scores bring some lse so close to 0 that float32 of its parts has no
+  /// relative precision left: an absolute error that passes whatever the relative one, beyond upstream's 1e-6.
   double lse_abs = 0;
+  /// And a sink takes some rows of FP16 down to where numbers are 2^-24 apart: what rounding alone does to an element there.
+  double fp16_abs = 0;
 };
 
 inline Outcome failed(std::string text) { return {Status::kFailed, std::move(text)}; }

@@ -11,7 +11,6 @@ namespace {
 
 /// Scores of deviation 4 carry an absolute error of some 1e-6 into the exponent, and so the weights a relative one.
 constexpr double kFp32L2 = 5e-6;
-constexpr double kHalfStepFp16 = 0x1p-25;  // between subnormal numbers
 constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 std::string number(double value) {
@@ -47,11 +46,6 @@ Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype) {
   if (q_dtype == FLASHMLA_FP32 && out_dtype == FLASHMLA_FP32) return {1e-6, 1e-4, 1e-10, kFp32L2, kUnbounded};
   bool const coarse = q_dtype == FLASHMLA_BF16 || out_dtype == FLASHMLA_BF16;
   return {8e-4, 2.01 / 128, 5e-6, coarse ? 2.8e-3 : 4e-4, kUnbounded};
-}
-
-RowBound row_bound(flashmla_dtype out_dtype, Tolerance const& tolerance) {
-  constexpr double kRowSlack = 1.5;
-  return {kRowSlack * tolerance.l2, out_dtype == FLASHMLA_FP16 ? kHalfStepFp16 : 0};
 }
 
 Tolerance lse_tolerance(flashmla_device_kind device, flashmla_dtype q_dtype) {

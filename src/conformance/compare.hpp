@@ -26,12 +26,10 @@ struct Tolerance {
 Tolerance out_tolerance(flashmla_dtype q_dtype, flashmla_dtype out_dtype);
 Tolerance lse_tolerance(flashmla_device_kind device, flashmla_dtype q_dtype = FLASHMLA_BF16);
 
-/// What one row may be off by: a share of its norm, and what rounding may do to each of its elements however small they are (a sink
-/// takes a row of FP16 down to where numbers are 2^-24 apart).
+/// What one row may be off by: a share of its norm, and so much in each of its elements however small they are.
 struct RowBound {
   double l2, abs;
 };
-RowBound row_bound(flashmla_dtype out_dtype, Tolerance const& tolerance);
 
 /// Index of the first row of `width` elements that is off by more than `bound`, or -1. A row of many keys is small, so that
 /// neither the bounds on elements nor sums over the tensor see much of it.

@@ -31,7 +31,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMaxTries = 40;  // for one problem that runs
 constexpr size_t kMaxShown = 10;   // failures
-constexpr double kLseAbs = 1e-5;
+constexpr double kLseAbs = 1e-5, kFp16Abs = 0x1p-25;
 
 struct Options {
   int64_t count = 20000;
@@ -125,7 +125,7 @@ struct Machine {
     if (is_cpu) target.num_threads = random.between(1, 4);
     else if (random.below(4) > 0) target.num_sms = random.between(1, most[random.below(3)]);
     try {
-      return check_decode(c, {target, *memory, *oracle, kLseAbs});
+      return check_decode(c, {target, *memory, *oracle, kLseAbs, kFp16Abs});
     } catch (std::exception const& error) {
       return conformance::failed(std::string("exception: ") + error.what());
     }
