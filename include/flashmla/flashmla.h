@@ -75,8 +75,8 @@ typedef enum flashmla_kv_format {
   FLASHMLA_KV_FP4_V41_288_PLANAR = 9,
   FLASHMLA_KV_FP4_V41_288_INTERLEAVED = 10,
   FLASHMLA_KV_BF16_512 = 11,
-  FLASHMLA_KV_BF16_320 = 12, /* 256 latent + 64 RoPE; value = the first 256; CPU only */
-  FLASHMLA_KV_BF16_288 = 13, /* 256 latent + 32 RoPE; value = the first 256; CPU only */
+  FLASHMLA_KV_BF16_320 = 12, /* 256 latent + 64 RoPE; value = the first 256 */
+  FLASHMLA_KV_BF16_288 = 13, /* 256 latent + 32 RoPE; value = the first 256 */
   FLASHMLA_KV_FP32_576 = 14  /* as BF16_576; CPU only */
 } flashmla_kv_format;
 

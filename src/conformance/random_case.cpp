@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "conformance/random.hpp"
+#include "core/kv_format.hpp"
 
 namespace flashmla::conformance {
 namespace {
@@ -89,7 +90,9 @@ void choose_mask_and_faults(Random& random, DecodeCase& c) {
 }
 
 void choose_options(Random& random, DecodeCase& c) {
-  c.format = one_in(random, 2) ? FLASHMLA_KV_BF16_576 : FLASHMLA_KV_FP16_576;
+  constexpr flashmla_kv_format kFormats[] = {FLASHMLA_KV_BF16_576, FLASHMLA_KV_BF16_576, FLASHMLA_KV_FP16_576,
+                                             FLASHMLA_KV_FP16_576, FLASHMLA_KV_BF16_320, FLASHMLA_KV_BF16_288};
+  c.format = one_of(random, kFormats);
   constexpr flashmla_dtype kOuts[] = {FLASHMLA_DTYPE_NONE, FLASHMLA_DTYPE_NONE, FLASHMLA_DTYPE_NONE,
                                       FLASHMLA_BF16,       FLASHMLA_FP16,       FLASHMLA_FP32};
   c.out_dtype = one_of(random, kOuts);
@@ -156,12 +159,9 @@ std::string text_of(DecodeCase const& c) {
   constexpr std::array<char const*, 5> kCaches = {"contiguous", "padded pages", "padded tokens", "unaligned", "a pair"};
   constexpr std::array<char const*, 3> kSinks = {"", ", sink", ", sink with infinities"};
   std::ostringstream text;
-  text << (c.format == FLASHMLA_KV_FP16_576   ? "FP16"
-           : c.format == FLASHMLA_KV_BF16_576 ? "BF16"
-                                              : "FP32")
-       << " to dtype " << c.out_dtype << ", h_q " << c.h_q << ", h_kv " << c.h_kv << ", page " << c.page_tokens << ", q_tokens "
-       << c.q_tokens << ", batch " << c.batch() << " of " << c.batch() + c.spare_batch << (c.causal ? ", causal" : "")
-       << (c.visible_len.empty() ? "" : ", visible_len") << name_of(kSinks, c.sink)
+  text << core::find_kv_format(c.format)->name << " to dtype " << c.out_dtype << ", h_q " << c.h_q << ", h_kv " << c.h_kv << ", page "
+       << c.page_tokens << ", q_tokens " << c.q_tokens << ", batch " << c.batch() << " of " << c.batch() + c.spare_batch
+       << (c.causal ? ", causal" : "") << (c.visible_len.empty() ? "" : ", visible_len") << name_of(kSinks, c.sink)
        << (c.scale ? ", scale " + std::to_string(*c.scale) : "") << ", q " << name_of(kQueries, c.q_layout) << ", cache "
        << name_of(kCaches, c.cache_layout) << (c.padded_out ? ", out padded" : "") << (c.want_lse ? "" : ", no lse")
        << (c.lse_base == FLASHMLA_LSE_BASE_2 ? ", base 2" : "") << (c.lse_layout == FLASHMLA_LSE_TOKENS_HEADS ? ", tokens x heads" : "");

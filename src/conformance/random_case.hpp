@@ -5,7 +5,7 @@
 
 namespace flashmla::conformance {
 
-/// The case of a seed, named `random.SEED`: BF16 or FP16, any legal problem that upstream or an engine could make, at most a
+/// The case of a seed, named `random.SEED`: of a format that a GPU serves, any legal problem that upstream or an engine could make, at most a
 /// few thousand rows and a cache of some 20 MB, with a schedule for other lengths in one of five.
 DecodeCase random_case(uint64_t seed);
 

@@ -65,7 +65,7 @@ AppendCall validate(flashmla_append_args const& args) {
   if ((call.device.kind != FLASHMLA_CPU && call.device.kind != FLASHMLA_CUDA) || call.device.index < 0)
     check.fail("cache", {"a view on ", device_name(call.device)}, {"cpu or a CUDA device"});
   if (call.device.kind == FLASHMLA_CUDA && !is_served_on_gpu(*call.format))
-    fail_unsupported(kAppend, "kv_format", call.format->name, "BF16_576 or FP16_576 on a GPU, or this on the CPU");
+    fail_unsupported(kAppend, "kv_format", call.format->name, "BF16_576, FP16_576, BF16_320 or BF16_288 on a GPU, or this on the CPU");
   check.require("slot_mapping", args.slot_mapping, "an INT64 view [tokens]");
   check.input("slot_mapping", args.slot_mapping, FLASHMLA_INT64, ViewCheck::kContiguous, {{kAnySize}});
   call.slot_mapping = static_cast<int64_t const*>(args.slot_mapping.data);

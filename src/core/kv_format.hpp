@@ -37,7 +37,10 @@ inline constexpr KvFormat kKvFormats[] = {
 };
 
 /// Whether a GPU can attend to caches of this format and append to them.
-constexpr bool is_served_on_gpu(KvFormat const& format) { return format.id == FLASHMLA_KV_BF16_576 || format.id == FLASHMLA_KV_FP16_576; }
+constexpr bool is_served_on_gpu(KvFormat const& format) {
+  return format.id == FLASHMLA_KV_BF16_576 || format.id == FLASHMLA_KV_FP16_576 || format.id == FLASHMLA_KV_BF16_320 ||
+         format.id == FLASHMLA_KV_BF16_288;
+}
 
 /// The row of `id`, or null for a value that is no format.
 constexpr KvFormat const* find_kv_format(int32_t id) {

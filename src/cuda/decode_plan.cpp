@@ -43,10 +43,11 @@ ChunkPlaces chunk_places(core::Problem const& problem) {
 }
 
 PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& shape) {
-  if (!problem.batch_invariant) return partial_layout(shape);
+  auto const latent = static_cast<size_t>(problem.format->latent);
+  if (!problem.batch_invariant) return partial_layout(shape, latent);
   ChunkPlaces const places = chunk_places(problem);
   int64_t const rows = places.max_chunks == 1 ? 0 : problem.max_batch * problem.h_kv * places.rows;  // below 2^31
-  return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks));
+  return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks), latent);
 }
 
 class HopperDecodePlan final : public core::DecodePlan {
@@ -67,7 +68,7 @@ class HopperDecodePlan final : public core::DecodePlan {
   /// The kernel of calls that are ragged, or not.
   [[nodiscard]] DenseDecodeKernel decode_kernel(bool is_ragged) const {
     Calls const calls = is_ragged || problem_.batch_invariant ? Calls::kAny : Calls::kUniform;
-    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens), calls};
+    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens), calls, problem_.format->latent};
   }
 
   core::Problem problem_;
@@ -219,6 +220,7 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   PartialLayout const layout = layout_of(problem, shape);
   params.partial_rows = reinterpret_cast<PartialRow*>(base + layout.rows_offset);
   params.partial_values = base + layout.values_offset;
+  params.rope_columns = problem.format->rope;
   return params;
 }
 

@@ -24,7 +24,7 @@ void require(bool holds, char const* argument, std::string const& got, char cons
 void explain(core::Problem const& problem) {
   require(problem.topk == 0, "topk", std::to_string(problem.topk), "0 (dense attention over a page table)");
   require(problem.extra_format == nullptr && problem.extra_topk == 0, "extra_kv_format", "one", "none (one cache)");
-  require(core::is_served_on_gpu(*problem.format), "kv_format", problem.format->name, "BF16_576 or FP16_576");
+  require(core::is_served_on_gpu(*problem.format), "kv_format", problem.format->name, "BF16_576, FP16_576, BF16_320 or BF16_288");
   require(problem.q_dtype == problem.format->dtype, "q_dtype", core::dtype_name(problem.q_dtype), "the dtype of the cache");
   require(problem.h_q <= 128, "h_q", std::to_string(problem.h_q), "at most 128 query heads");
   require(problem.max_q_tokens <= kMaxQTokens, "max_q_tokens", std::to_string(problem.max_q_tokens),

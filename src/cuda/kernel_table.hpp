@@ -20,6 +20,12 @@ inline constexpr KernelEntry kKernels[] = {
     {"cuda.decode.hopper_fp16_out_bf16", FLASHMLA_KV_FP16_576, FLASHMLA_BF16},
     {"cuda.decode.hopper_fp16_out_fp16", FLASHMLA_KV_FP16_576, FLASHMLA_FP16},
     {"cuda.decode.hopper_fp16_out_fp32", FLASHMLA_KV_FP16_576, FLASHMLA_FP32},
+    {"cuda.decode.hopper_bf16_320_out_bf16", FLASHMLA_KV_BF16_320, FLASHMLA_BF16},
+    {"cuda.decode.hopper_bf16_320_out_fp16", FLASHMLA_KV_BF16_320, FLASHMLA_FP16},
+    {"cuda.decode.hopper_bf16_320_out_fp32", FLASHMLA_KV_BF16_320, FLASHMLA_FP32},
+    {"cuda.decode.hopper_bf16_288_out_bf16", FLASHMLA_KV_BF16_288, FLASHMLA_BF16},
+    {"cuda.decode.hopper_bf16_288_out_fp16", FLASHMLA_KV_BF16_288, FLASHMLA_FP16},
+    {"cuda.decode.hopper_bf16_288_out_fp32", FLASHMLA_KV_BF16_288, FLASHMLA_FP32},
 };
 
 /// The problems that a row accepts, in words.

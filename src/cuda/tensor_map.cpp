@@ -1,10 +1,12 @@
 // Encodes tensor maps through the driver's encoder, found once at run time.
 #include "cuda/tensor_map.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <sstream>
 #include <string>
 
+#include "core/planner.hpp"
 #include "cuda/errors.hpp"
 
 namespace flashmla::cuda {
@@ -13,7 +15,6 @@ namespace {
 constexpr int64_t kAlignment = 16;                  // bytes, of a tensor's base and strides
 constexpr int64_t kStrideLimit = int64_t{1} << 40;  // bytes
 constexpr int64_t kElementBytes = 2;
-constexpr int64_t kLatentBoxes = 8;  // 512 columns
 constexpr uintptr_t kNowhere = 256;  // base of a cache without pages, which nothing reads
 
 using Encoder = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, cuuint64_t const*, cuuint64_t const*, cuuint32_t const*,
@@ -42,13 +43,18 @@ struct PartBytes {
   char const* name;
   char const* base;
   int64_t page_stride, token_stride, head_stride;
+  int64_t columns;
 };
 
 PartBytes bytes_of(CacheGeometry const& cache, CacheGeometry::Part const& part, char const* name) {
   int64_t const token = part.token_stride * kElementBytes;
   char const* const base = cache.num_pages > 0 ? static_cast<char const*>(part.base) : reinterpret_cast<char const*>(kNowhere);
-  return {name, base, cache.num_pages > 1 ? part.page_stride * kElementBytes : token * cache.page_tokens, token,
-          cache.heads > 1 ? part.head_stride * kElementBytes : token};
+  return {name,
+          base,
+          cache.num_pages > 1 ? part.page_stride * kElementBytes : token * cache.page_tokens,
+          token,
+          cache.heads > 1 ? part.head_stride * kElementBytes : token,
+          part.columns};
 }
 
 // Spec: cache base and page stride are named together, since a caller who pads pages has to fix one of them.
@@ -77,17 +83,20 @@ void check_part(PartBytes const& part) {
   throw core::Error(FLASHMLA_INVALID_ARGUMENT, text.str());
 }
 
-/// {64 columns, rows, boxes of 64 columns, heads, outer} of 2-byte elements with strides in bytes, swizzled by 128 bytes.
+/// {64 columns, rows, boxes of 64 columns, heads, outer} of 2-byte elements with strides in bytes, swizzled by 128 bytes. Columns that
+/// a box has beyond them all are filled with zeros.
 struct Tensor {
   char const* name;
   void const* base;
-  int64_t rows, boxes, heads, outer;
+  int64_t columns;  // all of them
+  int64_t rows, heads, outer;
   int64_t row_stride, head_stride, outer_stride;
   uint32_t box_rows, boxes_per_copy;
 };
 
 CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
-  cuuint64_t const sizes[5] = {kBoxColumns, static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(tensor.boxes),
+  int64_t const columns = std::min<int64_t>(tensor.columns, kBoxColumns), boxes = core::ceil_div(tensor.columns, kBoxColumns);
+  cuuint64_t const sizes[5] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(tensor.rows), static_cast<cuuint64_t>(boxes),
                                static_cast<cuuint64_t>(tensor.heads), static_cast<cuuint64_t>(tensor.outer)};
   cuuint64_t const strides[4] = {static_cast<cuuint64_t>(tensor.row_stride), kBoxColumns * kElementBytes,
                                  static_cast<cuuint64_t>(tensor.head_stride), static_cast<cuuint64_t>(tensor.outer_stride)};
@@ -120,22 +129,20 @@ CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box,
   check_cache_geometry(cache);
   PartBytes const latent = latent_of(cache), rope = rope_of(cache);
   int64_t const pages = cache.num_pages > 0 ? cache.num_pages : 1;
-  auto const map_of = [&](PartBytes const& part, int64_t boxes, uint32_t boxes_per_copy) {
-    return encode({part.name, part.base, cache.page_tokens, boxes, cache.heads, pages, part.token_stride, part.head_stride,
+  auto const map_of = [&](PartBytes const& part, uint32_t boxes_per_copy) {
+    return encode({part.name, part.base, part.columns, cache.page_tokens, cache.heads, pages, part.token_stride, part.head_stride,
                    part.page_stride, box.tokens, boxes_per_copy},
                   dtype);
   };
-  return {map_of(latent, kLatentBoxes, box.boxes), map_of(rope, 1, 1)};
+  return {map_of(latent, box.boxes), map_of(rope, 1)};
 }
 
-CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,
-                                  flashmla_dtype dtype) {
+CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype) {
   // As above for a single row or request.
-  int64_t const row_stride_bytes = (rows > 1 ? row_stride : kLatentBoxes * kBoxColumns) * kElementBytes;
-  int64_t const batch_stride_bytes = batch > 1 ? batch_stride * kElementBytes : row_stride_bytes * rows;
-  return encode(
-      {"q", base, rows, kLatentBoxes, 1, batch, row_stride_bytes, row_stride_bytes, batch_stride_bytes, kBoxRows, kQueryBoxesPerCopy},
-      dtype);
+  int64_t const row_stride = (q.rows > 1 ? q.row_stride : q.columns) * kElementBytes;
+  int64_t const batch_stride = q.batch > 1 ? q.batch_stride * kElementBytes : row_stride * q.rows;
+  auto const boxes = static_cast<uint32_t>(q.columns) / kBoxColumns;
+  return encode({"q", q.base, q.columns, q.rows, 1, q.batch, row_stride, row_stride, batch_stride, kBoxRows, boxes}, dtype);
 }
 
 }  // namespace flashmla::cuda

@@ -12,13 +12,13 @@ namespace flashmla::cuda {
 /// Numbers of one box: 64 columns x up to 64 rows, 128 bytes a row, so that 64 rows are one 128-byte-swizzled tile.
 inline constexpr uint32_t kBoxColumns = 64;
 inline constexpr uint32_t kBoxRows = 64;
-inline constexpr uint32_t kQueryBoxesPerCopy = 8;  // all of a row tile of q
 
-/// A paged cache: [num_pages, page_tokens, heads, 512] latent columns and [.., 64] of RoPE, 2-byte elements. Strides in elements.
+/// A paged cache: [num_pages, page_tokens, heads, columns] of latent columns, and of up to 64 of RoPE, 2-byte elements. Strides in
+/// elements.
 struct CacheGeometry {
   struct Part {
     void const* base;
-    int64_t page_stride, token_stride, head_stride;
+    int64_t page_stride, token_stride, head_stride, columns;
   };
   Part latent, rope;
   bool is_fused;  // rope lies behind latent in one tensor
@@ -29,8 +29,9 @@ struct CacheGeometry {
 /// copying a cache to shared memory asks for.
 void check_cache_geometry(CacheGeometry const& cache);
 
-/// The maps of a cache, {64 columns, page_tokens, 8 boxes, heads, num_pages} (latent) and {64, page_tokens, 1, heads, num_pages}
-/// (RoPE). One copy brings `box.tokens` tokens of a page, and `box.boxes` boxes of the latent columns.
+/// The maps of a cache, {64 columns, page_tokens, boxes, heads, num_pages} (latent) and {columns, page_tokens, 1, heads, num_pages}
+/// (RoPE). One copy brings `box.tokens` tokens of a page, and `box.boxes` boxes of the latent columns; of fewer than 64 columns of RoPE
+/// it fills the rest of a box's rows with zeros.
 struct CacheTensorMaps {
   CUtensorMap latent;
   CUtensorMap rope;
@@ -44,10 +45,16 @@ struct CacheBox {
 /// without a driver.
 CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
 
-/// Describes the latent columns of q as {64 columns, rows, 8 boxes, 1, batch}, `row_stride` elements between the rows (query
-/// token, head) of a request; rows past the last read zeros. The caller has checked that base and strides are multiples of
-/// 16 bytes.
-CUtensorMap make_query_tensor_map(void const* base, int64_t rows, int64_t row_stride, int64_t batch, int64_t batch_stride,
-                                  flashmla_dtype dtype);
+/// The latent columns of q: [batch, rows, columns], 2-byte elements, rows (query token, head). Strides in elements.
+struct QueryGeometry {
+  void const* base;
+  int64_t rows, row_stride;
+  int64_t batch, batch_stride;
+  int64_t columns;
+};
+
+/// Describes q as {64 columns, rows, boxes, 1, batch}; a copy brings all boxes of 64 rows, and zeros for rows past the last. The caller
+/// has checked that base and strides are multiples of 16 bytes.
+CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype);
 
 }  // namespace flashmla::cuda

@@ -8,6 +8,7 @@
 
 #include "conformance/decode_check.hpp"
 #include "conformance/decode_inputs.hpp"
+#include "core/kv_format.hpp"
 
 namespace flashmla::conformance {
 namespace {
@@ -42,11 +43,13 @@ TEST(RandomCase, MeetsEveryOption) {
   std::set<QLayout> queries;
   std::set<CacheLayout> caches;
   std::set<Sink> sinks;
+  std::set<flashmla_kv_format> formats;
   std::set<std::string> others;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     DecodeCase const c = random_case(seed);
     EXPECT_EQ(text_of(c), text_of(random_case(seed)));
     pages.insert(c.page_tokens), kv_heads.insert(c.h_kv), queries.insert(c.q_layout), caches.insert(c.cache_layout), sinks.insert(c.sink);
+    formats.insert(c.format);
     if (c.causal && c.q_tokens > 8) others.insert("short prefill");
     if (!c.visible_len.empty()) others.insert("visible_len");
     if (!c.schedule_lengths.empty()) others.insert("stale");
@@ -59,6 +62,8 @@ TEST(RandomCase, MeetsEveryOption) {
   EXPECT_EQ(queries.size(), 4U);
   EXPECT_EQ(caches.size(), 4U) << "all but unaligned pages, which a GPU refuses";
   EXPECT_EQ(sinks.size(), 3U);
+  for (core::KvFormat const& format : core::kKvFormats)
+    EXPECT_EQ(formats.contains(format.id), core::is_served_on_gpu(format)) << format.name;
   EXPECT_EQ(others.size(), 6U);
 }
 

@@ -59,7 +59,7 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(natural.start.schedule, schedule);
   EXPECT_EQ(natural.workspace, workspace);
   EXPECT_EQ(reinterpret_cast<char*>(natural.partial_rows), workspace + sizeof(core::WorkspaceHeader));
-  EXPECT_EQ(static_cast<char*>(natural.partial_values), workspace + partial_layout(shape).values_offset);
+  EXPECT_EQ(static_cast<char*>(natural.partial_values), workspace + partial_layout(shape, 512).values_offset);
 
   problem.lse_base = FLASHMLA_LSE_BASE_2;
   problem.empty_row = FLASHMLA_EMPTY_LSE_MINUS_INF;
@@ -87,6 +87,15 @@ TEST(DecodeParams, rowsOfAKvHead) {
   for (uint32_t row = 0; row < 130; ++row) EXPECT_EQ(uint64_t{row} * params.heads_inverse >> 32, row / 10) << row;
 }
 
+TEST(DecodeParams, ropeOfAFormat) {
+  core::Problem problem = some_problem();
+  for (flashmla_kv_format const format : {FLASHMLA_KV_BF16_576, FLASHMLA_KV_BF16_320, FLASHMLA_KV_BF16_288}) {
+    problem.format = core::find_kv_format(format);
+    DenseDecodeParams const params = decode_params(problem, plan_shape(1, 132), {}, {});
+    EXPECT_EQ(params.rope_columns, format == FLASHMLA_KV_BF16_288 ? 32 : 64);
+  }
+}
+
 TEST(ChoosePaging, byWhatLiesInOnePage) {
   for (int32_t page : {64, 128, 192, 256, 1024}) EXPECT_EQ(choose_paging(page), Paging::kTiles) << page;
   for (int32_t page : {8, 16, 24, 32, 48, 80, 200}) EXPECT_EQ(choose_paging(page), Paging::kBoxes) << page;
@@ -96,12 +105,13 @@ TEST(ChoosePaging, byWhatLiesInOnePage) {
 TEST(PartialLayout, holdsTwoPartialResultsAWorker) {
   for (int32_t group = 1; group <= kMaxGroup; ++group) {
     core::PlanShape const shape = plan_shape(group, 132);
-    PartialLayout const layout = partial_layout(shape);
+    PartialLayout const layout = partial_layout(shape, 512);
     size_t const rows = static_cast<size_t>(2 * shape.max_workers * kCtaRows * group);
     EXPECT_EQ(layout.values_offset - layout.rows_offset, rows * sizeof(PartialRow));
     EXPECT_EQ(layout.bytes - layout.values_offset, rows * 512 * 2);
     EXPECT_EQ(layout.rows_offset % 16, 0U);
     EXPECT_EQ(layout.values_offset % 16, 0U) << "partial results are read 16 bytes at a time";
+    EXPECT_EQ(layout.bytes - partial_layout(shape, 256).bytes, rows * 256 * 2);
   }
   core::WorkspaceHeader const header{};
   EXPECT_GE(std::size(header.counters), 144U) << "a counter a CTA: Hopper has at most 144 multiprocessors";

@@ -32,6 +32,13 @@ TEST(KernelTable, everyRowIsChosenByItsOwnProblem) {
   }
 }
 
+TEST(KernelTable, hasRowsOfEveryServedFormatAlone) {
+  std::set<flashmla_kv_format> formats;
+  for (KernelEntry const& kernel : kKernels) formats.insert(kernel.format);
+  for (core::KvFormat const& format : core::kKvFormats)
+    EXPECT_EQ(formats.contains(format.id), core::is_served_on_gpu(format)) << format.name;
+}
+
 TEST(KernelTable, anyHeadsAndQueryTokens) {
   for (int32_t h_q : {1, 3, 16, 20, 63, 64, 65, 128})
     for (int64_t q_tokens : {1, 2, 128}) {
@@ -61,8 +68,7 @@ struct Refusal {
 TEST(KernelTable, refusalsNameTheArgument) {
   Refusal const refusals[] = {
       {"kv_format", "FP8_V32_656", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_FP8_V32_656); }},
-      {"kv_format", "BF16_320", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_BF16_320); }},
-      {"kv_format", "BF16_288", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_BF16_288); }},
+      {"kv_format", "FP32_576", [](core::Problem& p) { p.format = core::find_kv_format(FLASHMLA_KV_FP32_576); }},
       {"q_dtype", "FP16", [](core::Problem& p) { p.q_dtype = FLASHMLA_FP16; }},
       {"out_dtype", "FP64", [](core::Problem& p) { p.out_dtype = FLASHMLA_FP64; }},
       {"h_q", "129", [](core::Problem& p) { p.h_q = 129; }},

@@ -15,7 +15,7 @@ alignas(256) char g_cache[2048];
 /// A fused cache of 64-token pages and one KV head.
 CacheGeometry fused(int64_t base_byte, int64_t num_pages, int64_t page_stride, int64_t token_stride) {
   char const* const base = g_cache + base_byte;
-  return {{base, page_stride, token_stride, 0}, {base + 1024, page_stride, token_stride, 0}, true, num_pages, 64, 1};
+  return {{base, page_stride, token_stride, 0, 512}, {base + 1024, page_stride, token_stride, 0, 64}, true, num_pages, 64, 1};
 }
 
 /// The message, or "" when maps were made.
@@ -46,7 +46,7 @@ TEST(TensorMap, misalignmentNamesBaseAndStrides) {
 }
 
 TEST(TensorMap, ofAPairTheWrongTensorIsNamed) {
-  CacheGeometry cache{{g_cache, 64 * 512, 512, 0}, {g_cache + 1024, 64 * 64, 64, 0}, false, 4, 64, 1};
+  CacheGeometry cache{{g_cache, 64 * 512, 512, 0, 512}, {g_cache + 1024, 64 * 64, 64, 0, 64}, false, 4, 64, 1};
   cache.rope.token_stride = 63;
   EXPECT_EQ(refusal(cache, FLASHMLA_INVALID_ARGUMENT).rfind("decode: kpe: got base at byte 0 of 16", 0), 0U);
   cache.latent.base = g_cache + 4;

@@ -4,6 +4,7 @@ Skipped, as one, where flashmla has no usable GPU. Needs torch alone: without py
 and ends with a summary line.
 """
 
+import itertools
 import sys
 import unittest
 
@@ -282,6 +283,45 @@ def test_dlpack():
     plan.run(q, cache, table, seqlens, out=Foreign(out), lse=Foreign(lse), schedule=schedule, workspace=workspace)
     check_result(case, inputs, (out, lse))
     assert plan.fault(workspace) is None
+
+
+def test_values_of_256_numbers():
+    """Keys of 256 latent numbers and 64 or 32 of RoPE: one tensor or two, pages of each kind."""
+    for width, page, pair in itertools.product((320, 288), (64, 16, 1), (False, True)):
+        generator = torch.Generator("cuda").manual_seed(width + page)
+        lengths, pages = [100, 1, 0, 700], 801 // page + 4
+
+        def random(*shape, generator=generator):
+            return (torch.randn(*shape, device="cuda", generator=generator) / 10).bfloat16()
+
+        table = torch.randperm(pages, device="cuda", generator=generator, dtype=torch.int32)
+        table = torch.stack([torch.roll(table, 200 * i) for i in range(4)])
+        kv_len = torch.tensor(lengths, dtype=torch.int32, device="cuda")
+        q, kv = random(4, 2, 16, width), random(pages * page, width)
+        slots = torch.arange(pages * page, device="cuda")
+        cache = torch.full((pages, page, width), float("nan"), dtype=torch.bfloat16, device="cuda")
+        flashmla.append(kv, cache, slots, kv_format=f"bf16_{width}")
+        assert torch.equal(cache.view(-1, width), kv)
+
+        def parts(tensor, pair=pair):
+            return (tensor[..., :256].contiguous(), tensor[..., 256:].contiguous()) if pair else tensor
+
+        plan = flashmla.DecodePlan(
+            h_q=16, kv_format=f"bf16_{width}", page_tokens=page, max_batch=4, max_q_tokens=2, causal=True, device="cuda"
+        )
+        plan.update(kv_len)
+        out, lse = plan.run(parts(q), parts(cache), table, kv_len)
+        for i, n in enumerate(lengths):
+            keys = cache[table[i, : -(-n // page)].long()].reshape(-1, width)[:n].double()
+            scores = (q[i].double() @ keys.T).transpose(0, 1) * width**-0.5  # [h_q, s_q, n]
+            scores.masked_fill_(~torch.ones(2, n, dtype=torch.bool, device="cuda").tril(n - 2), float("-inf"))
+            expected = scores.softmax(-1).nan_to_num(0) @ keys[:, :256]
+            wrong = upstream_dense.difference(out[i].transpose(0, 1), expected, **upstream_dense.OUT_BOUNDS)
+            assert wrong is None, f"bf16_{width}, page {page}, pair {pair}, request {i}: out: {wrong}"
+            expected = scores.logsumexp(-1)
+            expected = torch.where(expected.isinf(), float("inf"), expected)
+            wrong = upstream_dense.difference(lse[i], expected, **upstream_dense.LSE_BOUNDS)
+            assert wrong is None, f"bf16_{width}, page {page}, pair {pair}, request {i}: lse: {wrong}"
 
 
 def test_merge_and_append():

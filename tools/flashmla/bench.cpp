@@ -170,7 +170,7 @@ void add_bench(CLI::App& app, Action& chosen) {
       ->excludes(kv);
   axis("--q-tokens", options->axes.q_tokens, "query tokens of each request");
   axis("--page", options->axes.page_tokens, "tokens a page");
-  command->add_option("--dtype", options->dtypes, "bf16, fp16, or on the CPU fp32, bf16_320, bf16_288")
+  command->add_option("--dtype", options->dtypes, "bf16, fp16, bf16_320, bf16_288, or on the CPU fp32")
       ->delimiter(',')
       ->capture_default_str();
   auto* const invariant =

@@ -142,7 +142,7 @@ void add_plan(CLI::App& app, Action& chosen) {
       ->check(whole_number(0, 2147483647))
       ->excludes(uniform);
   command->add_option("--page", options->page_tokens, "tokens a page")->check(whole_number(1, 2147483647))->capture_default_str();
-  command->add_option("--dtype", options->dtype, "bf16, fp16, or on the CPU fp32, bf16_320, bf16_288")->capture_default_str();
+  command->add_option("--dtype", options->dtype, "bf16, fp16, bf16_320, bf16_288, or on the CPU fp32")->capture_default_str();
   auto* const invariant =
       command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
   command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")

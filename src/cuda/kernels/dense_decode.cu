@@ -1,5 +1,5 @@
-// Launch of the dense decode kernels: one instance an element type; the type of out is chosen at run time, since it only
-// matters in the epilogue.
+// Launch of the dense decode kernels: one instance an element type and number of latent columns; the type of out is chosen at run
+// time, since it only matters in the epilogue.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -16,27 +16,32 @@ namespace {
 
 using Kernel = void (*)(dense_decode::TensorMaps, DenseDecodeParams);
 
-template <class Element, Calls kCalls>
+template <class Element, Calls kCalls, int kLatent>
 Kernel kernel_of(Paging paging) {
   switch (paging) {
     case Paging::kTiles:
-      return dense_decode::dense_decode_kernel<Element, Paging::kTiles, kCalls>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kTiles, kCalls, kLatent>;
     case Paging::kBoxes:
-      return dense_decode::dense_decode_kernel<Element, Paging::kBoxes, kCalls>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kBoxes, kCalls, kLatent>;
     case Paging::kRows:
-      return dense_decode::dense_decode_kernel<Element, Paging::kRows, kCalls>;
+      return dense_decode::dense_decode_kernel<Element, Paging::kRows, kCalls, kLatent>;
   }
   throw core::Error(FLASHMLA_INTERNAL, "decode: paging: got an unknown one, expected tiles, boxes or rows");
 }
 
-template <class Element>
+template <class Element, int kLatent>
 Kernel kernel_of(DenseDecodeKernel const& kernel) {
-  return kernel.calls == Calls::kUniform ? kernel_of<Element, Calls::kUniform>(kernel.paging)
-                                         : kernel_of<Element, Calls::kAny>(kernel.paging);
+  return kernel.calls == Calls::kUniform ? kernel_of<Element, Calls::kUniform, kLatent>(kernel.paging)
+                                         : kernel_of<Element, Calls::kAny, kLatent>(kernel.paging);
 }
 
 Kernel kernel_for(DenseDecodeKernel const& kernel) {
-  return kernel.kv_dtype == FLASHMLA_BF16 ? kernel_of<__nv_bfloat16>(kernel) : kernel_of<__half>(kernel);
+  if (kernel.kv_dtype == FLASHMLA_FP16) return kernel_of<__half, 512>(kernel);
+  return kernel.latent == 256 ? kernel_of<__nv_bfloat16, 256>(kernel) : kernel_of<__nv_bfloat16, 512>(kernel);
+}
+
+void (*merge_for(DenseDecodeKernel const& kernel))(DenseDecodeParams) {
+  return kernel.latent == 256 ? dense_decode::merge_chunks_kernel<256> : dense_decode::merge_chunks_kernel<512>;
 }
 
 bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t element_bytes, int64_t alignment) {
@@ -47,10 +52,10 @@ bool is_multiple(void const* pointer, core::RowStrides const& stride, int64_t el
 
 int64_t bytes_of(flashmla_dtype dtype) { return dtype == FLASHMLA_FP32 ? 4 : 2; }
 
-CacheGeometry cache_of(DenseDecodeParams const& params) {
+CacheGeometry cache_of(DenseDecodeParams const& params, int64_t latent) {
   core::DecodeCall const& call = params.call;
-  return {{call.ckv, call.ckv_page_stride, call.ckv_token_stride, call.ckv_head_stride},
-          {call.kpe, call.kpe_page_stride, call.kpe_token_stride, call.kpe_head_stride},
+  return {{call.ckv, call.ckv_page_stride, call.ckv_token_stride, call.ckv_head_stride, latent},
+          {call.kpe, call.kpe_page_stride, call.kpe_token_stride, call.kpe_head_stride, params.rope_columns},
           call.cache_fused,
           call.num_pages,
           params.start.page_tokens,
@@ -58,7 +63,7 @@ CacheGeometry cache_of(DenseDecodeParams const& params) {
 }
 
 /// Describes q by a tensor map, if a request's rows of a KV head lie evenly spaced.
-void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, flashmla_dtype dtype) {
+void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, DenseDecodeKernel const& kernel) {
   core::DecodeCall const& call = params.call;
   core::RowStrides const& q = call.q_nope_stride;
   bool const is_ragged = params.start.is_ragged();
@@ -68,7 +73,8 @@ void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, flashm
   bool const is_even =
       (call.q_tokens == 1 && !is_ragged) || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
   params.q_is_tensor = params.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (requests == 1 || q.batch > 0) && rows > 0;
-  if (params.q_is_tensor) maps.q = make_query_tensor_map(call.q_nope, rows, row_stride, requests, q.batch, dtype);
+  if (params.q_is_tensor)
+    maps.q = make_query_tensor_map({call.q_nope, rows, row_stride, requests, q.batch, kernel.latent}, kernel.kv_dtype);
 }
 
 }  // namespace
@@ -87,7 +93,7 @@ int choose_group(int64_t rows) {
 void prepare_dense_decode(DenseDecodeKernel const& kernel) {
   check_cuda(cudaFuncSetAttribute(kernel_for(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
              "cudaFuncSetAttribute");
-  if (kernel.calls == Calls::kAny) load_kernel("plan", dense_decode::merge_chunks_kernel);
+  if (kernel.calls == Calls::kAny) load_kernel("plan", merge_for(kernel));
 }
 
 void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, flashmla_stream stream) {
@@ -101,13 +107,13 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
   dense_decode::TensorMaps maps{};
-  set_query(launched, maps, kernel.kv_dtype);
-  CacheGeometry const cache = cache_of(params);
+  set_query(launched, maps, kernel);
+  CacheGeometry const cache = cache_of(params, kernel.latent);
   if (kernel.paging == Paging::kRows) {
     check_cache_geometry(cache);
   } else {
-    CacheBox const box =
-        kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, dense_decode::kCopyBoxes} : CacheBox{8, dense_decode::kHalfBoxes};
+    auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
+    CacheBox const box = kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, half_boxes / 2} : CacheBox{8, half_boxes};
     CacheTensorMaps const made = make_cache_tensor_maps(cache, box, kernel.kv_dtype);
     maps.latent = made.latent, maps.rope = made.rope;
   }
@@ -126,7 +132,7 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   int64_t const blocks =
       std::min(core::ceil_div(dense_decode::num_merge_rows(params), dense_decode::kMergeWarps), dense_decode::kMergeBlocks);
   LaunchShape const merge{static_cast<unsigned>(blocks), dense_decode::kMergeWarps * 32, 0, config.stream};
-  launch_overlapped("decode", dense_decode::merge_chunks_kernel, merge, launched);
+  launch_overlapped("decode", merge_for(kernel), merge, launched);
 }
 
 std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
@@ -135,11 +141,13 @@ std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
   char const* const pages = kernel.paging == Paging::kTiles   ? "a tile a copy"
                             : kernel.paging == Paging::kBoxes ? "part of a page a copy"
                                                               : "a token a copy";
+  bool const is_narrow = kernel.latent == 256;
+  int const consumer = is_narrow ? dense_decode::kConsumerRegisters<256> : dense_decode::kConsumerRegisters<512>;
+  int const producer = is_narrow ? dense_decode::kProducerRegisters<256> : dense_decode::kProducerRegisters<512>;
   return "dense_decode: 64 rows x 64 tokens a CTA, " + std::string(pages) + ", " + std::to_string(dense_decode::kThreads) + " threads, " +
-         std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(dense_decode::kConsumerRegisters) +
-         " a consumer, " + std::to_string(dense_decode::kProducerRegisters) + " a producer), " +
-         std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
-         " bytes of stack";
+         std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(consumer) + " a consumer, " +
+         std::to_string(producer) + " a producer), " + std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " +
+         std::to_string(attributes.localSizeBytes) + " bytes of stack";
 }
 
 }  // namespace flashmla::cuda

@@ -3,8 +3,9 @@
 // Math. For the 64 rows of this CTA and tile t of 64 tokens (src/reference/decode.cpp is the definition):
 //   S_t = Q K_t^T;  m_t = m_{t-1}, or rowmax(c S_t) where that is more than 8 larger (c = scale * log2 e);
 //   P_t = 2^(c S_t - m_t);  O <- 2^(m_{t-1} - m_t) O + P_t V_t;  l <- 2^(m_{t-1} - m_t) l + rowsum(P_t)
-//   out = O / l, lse = m + log2 l. V_t is the first 512 columns of K_t: one copy in shared memory serves both products.
+//   out = O / l, lse = m + log2 l. V_t is the latent columns of K_t, its first 512: one copy in shared memory serves both products.
 //   A lazy maximum (P up to 2^8) leaves O alone in nearly every tile and loses nothing: P keeps its relative precision.
+//   Caches of 256 latent columns are served by instances of their own (kLatent); what this page says is of 512, and of 256 where it says so.
 //
 // Roles. Warpgroup 0 (left) and 1 (right) each hold a 64 x 256 half of O in registers (128 a thread). Tile t of a part
 //   belongs to warpgroup t % 2: it computes S_t and P_t, and gives P_t and m_t to the other, since every half of O needs
@@ -23,10 +24,13 @@
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
 //   rest              =   1,928  row maxima and sums, parts, shared items, valid tokens, holes, barriers
 //   total 231,304, padded to 231,424 of 232,448; the merge works where KV was
+//   Of 256 latent columns: q's boxes 0 .. 3; of a stage boxes 0 and 1 (left half), 2 and 3 (right) and 4 (RoPE); the rest is unused.
+//   RoPE of 32 columns: the second half of its box is zeros, as are Q's fragments for it.
 //
 // Barriers (phase = use count of the stage or of the publication, parity):
-//   full[stage][copy]      loaders -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes). TMA: an arrival a
-//                          loader, with expect_tx; a half is one copy where pages are not whole tiles. cp.async: one a thread.
+//   full[stage][copy]      loaders -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes; of 256 columns one
+//                          box, 8,192). TMA: an arrival a loader, with expect_tx; a half is one copy where pages are not whole
+//                          tiles. cp.async: one a thread.
 //   empty[stage][region]   4 warps -> loaders: left (PV left done), right (PV right done), rope (QK done). P is published
 //                          after its QK, so a finished PV half implies that QK has let go of that half as well.
 //   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
@@ -34,10 +38,11 @@
 //   stored[event]          8 warps -> warp 9 + event: a partial result is stored; of the second also: there are no more (once)
 //   mergeable[event]       warp 9 + event -> both warpgroups: all parts of the item are in memory, or others merge (once)
 //   announced              producer -> both warpgroups: `parts` has the next part, or the end (phase = part)
-//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes; none where they load it)
+//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes, or 32,768; none where they load it)
 //   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
 //
-// Registers. 384 threads start with 168; consumers take 224, the others 56. O 128, S 32, P 16, RoPE of Q 16.
+// Registers. 384 threads start with 168; consumers take 224, the others 56. O 128, S 32, P 16, RoPE of Q 16. Of 256 latent columns O
+//   is 64: consumers take 200, the others 104, and nothing spills.
 //
 // Limits. Bases and strides of the cache are multiples of 16 bytes.
 #pragma once
@@ -50,7 +55,7 @@
 namespace flashmla::cuda::dense_decode {
 
 /// Keys that the thread's rows see; a visible_len outside [0, kv_len] is clamped and recorded.
-__device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams const& params, Part const& part, int32_t thread) {
+__device__ __forceinline__ void read_visible(int32_t (&visible)[2], DenseDecodeParams const& params, Part const& part, int32_t thread) {
   core::QueryBounds const bounds = params.call.query_bounds();
   int32_t const q_tokens = token_of(params, part.rows.num_rows);
   int32_t const* const view =
@@ -60,10 +65,10 @@ __device__ __forceinline__ void read_visible(RowState& row, DenseDecodeParams co
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);
-    row.visible[half] = part.kv_len;
+    visible[half] = part.kv_len;
     if (token >= q_tokens) continue;
-    row.visible[half] = core::num_visible(part.kv_len, q_tokens, token, params.causal != 0, view);
-    if (view != nullptr && view[token] != row.visible[half])
+    visible[half] = core::num_visible(part.kv_len, q_tokens, token, params.causal != 0, view);
+    if (view != nullptr && view[token] != visible[half])
       record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.rows.request, token, view[token]);
   }
 }
@@ -91,7 +96,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   return work;
 }
 
-template <class Element, Paging kPaging, Calls kCalls>
+template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
   Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
   ptx::grid_dependency_wait();
@@ -100,15 +105,15 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     Part const& part = s.parts[part_index % 2];
     if (part.rows.request < 0) break;
     uint32_t rope[4][4];
-    load_q_rope(rope, params, part, me.thread);
-    RowState row;
+    load_q_rope<kLatent>(rope, params, part, me.thread);
+    RowState<kLatent> row;
 #pragma unroll
-    for (int i = 0; i < 128; ++i) row.o[i] = 0.0F;
+    for (int i = 0; i < kOutputs<kLatent>; ++i) row.o[i] = 0.0F;
     row.max[0] = row.max[1] = -INFINITY;
     row.sum[0] = row.sum[1] = 0.0F;
-    read_visible(row, params, part, me.thread);
+    read_visible(row.visible, params, part, me.thread);
     ptx::mbarrier_wait(s.q_full, part_index & 1);
-    if (!params.q_is_tensor) load_q_latent(s, params, part);
+    if (!params.q_is_tensor) load_q_latent<kLatent>(s, params, part);
     attend<Element, kPaging>(row, s, params, part, rope, me);
     me.tiles += part.num_tiles;
     float(&shares)[2][kCtaRows] = s.row_sum[part_index % 2];
@@ -134,7 +139,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
-    merge_item(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]}, s.merges_all[event]);
+    merge_item<kLatent>(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]},
+                        s.merges_all[event]);
   }
 }
 
@@ -156,7 +162,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   ptx::fence_mbarrier_init();
 }
 
-template <class Element, Paging kPaging, Calls kCalls>
+template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __global__ void __launch_bounds__(kThreads, 1)
     dense_decode_kernel(TensorMaps const __grid_constant__ maps, DenseDecodeParams const __grid_constant__ params) {
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -168,7 +174,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Through a shuffle, so that the compiler knows it to be uniform: wgmma must not stand in divergent code.
   int32_t const warpgroup = __shfl_sync(0xffffffffU, static_cast<int32_t>(threadIdx.x / kWarpgroupThreads), 0);
   if (warpgroup == 2) {
-    ptx::register_decrease<kProducerRegisters>();
+    ptx::register_decrease<kProducerRegisters<kLatent>>();
     int32_t const warp = uniform(threadIdx.x / 32) - kConsumerThreads / 32;
     bool has_published = false;
     if (warp < kLoaders<kPaging>) {
@@ -178,19 +184,19 @@ __global__ void __launch_bounds__(kThreads, 1)
       Sources const from{maps, params, ptx::kEvictFirst};
       if constexpr (kCalls == Calls::kUniform) {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
-        has_published = produce<kPaging, kCalls>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
+        has_published = produce<kPaging, kCalls, kLatent>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
       } else {
         CtaWalk const walk(params.start, work.begin, work.end, RaggedCallTiles{&params});
-        has_published = params.start.is_chunked ? produce<kPaging, kCalls>(s, from, ChunkWalk(params, walk), warp)
-                                                : produce<kPaging, kCalls>(s, from, walk, warp);
+        has_published = params.start.is_chunked ? produce<kPaging, kCalls, kLatent>(s, from, ChunkWalk(params, walk), warp)
+                                                : produce<kPaging, kCalls, kLatent>(s, from, walk, warp);
         if (params.start.is_ragged() && warp == 0 && blockIdx.x == 0) check_ragged_requests(params);
       }
     }
     int32_t const event = warp - kFirstPublisher;
     if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item(s, params, event, has_published);
   } else {
-    ptx::register_increase<kConsumerRegisters>();
-    consume<Element, kPaging, kCalls>(s, params, warpgroup);
+    ptx::register_increase<kConsumerRegisters<kLatent>>();
+    consume<Element, kPaging, kCalls, kLatent>(s, params, warpgroup);
   }
 }
 

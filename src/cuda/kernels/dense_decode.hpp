@@ -1,4 +1,5 @@
-// Launch interface of the dense decode kernels (BF16 or FP16 cache, pages of any size, any number of KV heads).
+// Launch interface of the dense decode kernels (BF16 or FP16 cache, keys of 576 numbers or in BF16 320 or 288, pages of any size, any
+// number of KV heads).
 //
 // A kernel row computes row tiles of 64 * group rows of a KV head with `group` CTAs in step, each on 64 rows of the same
 // tokens, so that the KV of a request is read from DRAM once. Worker w of the schedule is CTAs w * group .. w * group + group - 1.
@@ -19,10 +20,10 @@ namespace flashmla::cuda {
 inline constexpr int kCtaRows = 64;
 inline constexpr int kTileTokens = 64;
 inline constexpr int kMaxGroup = 4;
-inline constexpr size_t kPartialRowBytes = 1024;  // 512 values of 16 bits
+inline constexpr size_t kPartialValueBytes = 2;  // FP16
 
 /// What a part knows of one of its rows. The values beside it are FP16, O times a power of two that brings the largest of
-/// each half of 256 columns close to FP16's largest; `scale` takes them back, to O / l.
+/// each half of its columns close to FP16's largest; `scale` takes them back, to O / l.
 struct PartialRow {
   struct Half {
     float lse_log2;  // -inf: the part saw no key, values and scale are 0
@@ -86,7 +87,8 @@ struct DenseDecodeParams {
   int32_t out_alignment;     // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
   void* workspace;           // WorkspaceHeader, and behind it:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64], or of chunks [max_batch, kv_heads, max_chunks, chunk_rows]
-  void* partial_values;      // the same of [512] of 2 bytes
+  void* partial_values;      // the same of [latent] of 2 bytes
+  int32_t rope_columns;      // 64, or 32 behind 256 latent columns
 };
 
 /// Which kernel serves a call.
@@ -95,19 +97,20 @@ struct DenseDecodeKernel {
   flashmla_dtype out_dtype;
   Paging paging;
   Calls calls;
+  int32_t latent;  // columns: 512, or with BF16 256
 };
 
 /// The workspace behind its header.
 struct PartialLayout {
   size_t rows_offset, values_offset, bytes;
 };
-constexpr PartialLayout partial_layout(size_t rows) {
+constexpr PartialLayout partial_layout(size_t rows, size_t latent) {
   size_t const rows_offset = sizeof(core::WorkspaceHeader), values_offset = rows_offset + rows * sizeof(PartialRow);
-  return {rows_offset, values_offset, values_offset + rows * kPartialRowBytes};
+  return {rows_offset, values_offset, values_offset + rows * latent * kPartialValueBytes};
 }
 
-constexpr PartialLayout partial_layout(core::PlanShape const& shape) {
-  return partial_layout(static_cast<size_t>(core::num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows));
+constexpr PartialLayout partial_layout(core::PlanShape const& shape, size_t latent) {
+  return partial_layout(static_cast<size_t>(core::num_partial_slots(shape.max_workers)) * static_cast<size_t>(shape.tile_rows), latent);
 }
 
 /// CTAs a worker for requests of up to `rows` = q_tokens * h_q rows: as many 64-row tiles in step as fill with least waste.

@@ -13,11 +13,12 @@
 namespace flashmla::cuda::dense_decode {
 
 /// What a consumer thread keeps about its two rows (halves 0 and 1, 8 rows apart) and its half of O.
+template <int kLatent>
 struct RowState {
-  float o[128];        // [32 blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x 256 half
-  float max[2];        // m: reference of o and sum, log2 units
-  float sum[2];        // this thread's share of l, from its warpgroup's own tiles
-  int32_t visible[2];  // keys that the row sees
+  float o[kOutputs<kLatent>];  // [blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x kLatent / 2 half
+  float max[2];                // m: reference of o and sum, log2 units
+  float sum[2];                // this thread's share of l, from its warpgroup's own tiles
+  int32_t visible[2];          // keys that the row sees
 };
 
 struct Consumer {
@@ -36,12 +37,14 @@ __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
 }
 
 /// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
+template <int kLatent>
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
+  constexpr int kChunks = kLatent / 8;  // of a row, 16 bytes each
   auto const* const q = static_cast<uint16_t const*>(params.call.q_nope);
   int32_t const rows = part.rows.num_rows - part.rows.row_begin;
 #pragma unroll 1
-  for (int32_t row = threadIdx.x / 64; row < kCtaRows; row += kConsumerThreads / 64) {
-    int32_t const chunk = threadIdx.x % 64;  // 16-byte column
+  for (int32_t row = threadIdx.x / kChunks; row < kCtaRows; row += kConsumerThreads / kChunks) {
+    int32_t const chunk = threadIdx.x % kChunks;
     uint32_t const target = ptx::shared_address(s.q[chunk / 8]) + swizzled_offset(row, chunk % 8);
     uint16_t const* const source =
         q + chunk * 8 +
@@ -57,7 +60,9 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
   ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);
 }
 
-/// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's.
+/// Q's RoPE columns as the A fragments of four k-steps; of rows past the last, whose results nobody reads, some other's. Where RoPE
+/// has 32 columns, the last two steps multiply zeros of Q by zeros, which is what the copies fill the box with.
+template <int kLatent>
 __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeParams const& params, Part const& part, int32_t thread) {
   int32_t const rows = part.rows.num_rows - part.rows.row_begin;
   uint16_t const* source[2];
@@ -68,13 +73,16 @@ __device__ __forceinline__ void load_q_rope(uint32_t (&rope)[4][4], DenseDecodeP
         static_cast<uint16_t const*>(params.call.q_pe) + fragment_column(thread, 0) +
         row_offset(params.call.q_pe_stride, part.rows, row_target(params, part.rows, part.rows.row_begin + (row < rows ? row : 0)));
   }
+  bool const is_short = is_rope_short<kLatent>(params);
   if (params.q_is_aligned) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) rope[i / 4][i % 4] = __ldg(reinterpret_cast<uint32_t const*>(source[i % 2] + (i / 2) * 8));
+    for (int i = 0; i < 16; ++i)
+      rope[i / 4][i % 4] = is_short && i >= 8 ? 0U : __ldg(reinterpret_cast<uint32_t const*>(source[i % 2] + (i / 2) * 8));
   } else {
 #pragma unroll
     for (int i = 0; i < 16; ++i)
-      rope[i / 4][i % 4] = source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
+      rope[i / 4][i % 4] =
+          is_short && i >= 8 ? 0U : source[i % 2][(i / 2) * 8] | static_cast<uint32_t>(source[i % 2][(i / 2) * 8 + 1]) << 16;
   }
 }
 
@@ -89,18 +97,19 @@ __device__ __forceinline__ void prefetch_q_rope(Shared& s, DenseDecodeParams con
 }
 
 /// Where the operands of S = Q K^T lie: the half that load_copies fills first, then the other.
+template <int kLatent>
 struct QkOperands {
   uint32_t first_copy[2];
   uint64_t q[2], k[2], k_rope;
 };
 
-template <Paging kPaging>
-__device__ __forceinline__ QkOperands qk_operands(Shared& s, uint32_t stage, int32_t owner) {
-  uint32_t const first = owner == 0 ? kHalfBoxes : 0, last = kHalfBoxes - first;  // boxes
+template <Paging kPaging, int kLatent>
+__device__ __forceinline__ QkOperands<kLatent> qk_operands(Shared& s, uint32_t stage, int32_t owner) {
+  uint32_t const first = owner == 0 ? kHalfBoxes<kLatent> : 0, last = kHalfBoxes<kLatent> - first;  // boxes
   uint64_t const q = k_major_descriptor(ptx::shared_address(s.q));
-  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[stage]), StageLayout<kPaging>::kNextAtom);
-  uint64_t const rope = k_major_descriptor(ptx::shared_address(s.kv[stage][kLatentBoxes]));
-  return {{first / kCopyBoxes, last / kCopyBoxes},
+  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[stage]), StageLayout<kPaging, kLatent>::kNextAtom);
+  uint64_t const rope = k_major_descriptor(ptx::shared_address(s.kv[stage][kLatentBoxes<kLatent>]));
+  return {{first / kCopyBoxes<kLatent>, last / kCopyBoxes<kLatent>},
           {advance(q, first * kBoxBytes), advance(q, last * kBoxBytes)},
           {advance(k, first * kBoxBytes), advance(k, last * kBoxBytes)},
           rope};
@@ -114,21 +123,22 @@ __device__ __forceinline__ void wait_landed(uint64_t& full, uint32_t parity) {
 }
 
 /// Copy kCopy (0 or 1) of a half, as soon as it has landed.
-template <class Element, Paging kPaging, int kHalf, int kCopy>
-__device__ __forceinline__ void multiply_qk(float (&scores)[32], QkOperands const& operands, uint64_t (&full)[kCopies], uint32_t parity) {
+template <class Element, Paging kPaging, int kHalf, int kCopy, int kLatent>
+__device__ __forceinline__ void multiply_qk(float (&scores)[32], QkOperands<kLatent> const& operands, uint64_t (&full)[kCopies],
+                                            uint32_t parity) {
   if (kPaging != Paging::kBoxes || kCopy == 0) wait_landed<kPaging>(full[operands.first_copy[kHalf] + kCopy], parity);
   ptx::wgmma_fence();
 #pragma unroll
-  for (int i = 0; i < 4 * kCopyBoxes; ++i) {
-    uint32_t const box = kCopy * kCopyBoxes + i / 4, column = i % 4 * kKMajorStepBytes;
+  for (int i = 0; i < 4 * kCopyBoxes<kLatent>; ++i) {
+    uint32_t const box = kCopy * kCopyBoxes<kLatent> + i / 4, column = i % 4 * kKMajorStepBytes;
     ptx::wgmma_m64n64k16_ss<Element>(scores, advance(operands.q[kHalf], box * kBoxBytes + column),
-                                     advance(operands.k[kHalf], box * StageLayout<kPaging>::kNextBox + column),
+                                     advance(operands.k[kHalf], box * StageLayout<kPaging, kLatent>::kNextBox + column),
                                      kHalf > 0 || kCopy > 0 || i > 0);
   }
 }
 
-template <class Element, Paging kPaging>
-__device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands const& operands, uint32_t (&rope)[4][4],
+template <class Element, Paging kPaging, int kLatent>
+__device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands<kLatent> const& operands, uint32_t (&rope)[4][4],
                                                  uint64_t (&full)[kCopies], uint32_t parity) {
   wait_landed<kPaging>(full[kRopeCopy], parity);
   ptx::wgmma_fence();
@@ -138,7 +148,8 @@ __device__ __forceinline__ void multiply_qk_rope(float (&scores)[32], QkOperands
 }
 
 /// Multiplies O and l by 2^(m - new m) where some row of the warp needs it.
-__device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]) {
+template <int kLatent>
+__device__ __forceinline__ void rescale(RowState<kLatent>& row, float const (&new_max)[2]) {
   float factor[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -150,7 +161,7 @@ __device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]
   for (int half = 0; half < 2; ++half) {
     row.sum[half] *= factor[half];
 #pragma unroll
-    for (int block = 0; block < 32; ++block) {
+    for (int block = 0; block < kOutputs<kLatent> / 4; ++block) {
       row.o[accumulator_index(block, half, 0)] *= factor[half];
       row.o[accumulator_index(block, half, 1)] *= factor[half];
     }
@@ -158,16 +169,16 @@ __device__ __forceinline__ void rescale(RowState& row, float const (&new_max)[2]
 }
 
 /// V rows past the end, or of a tile whose page does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
-template <Paging kPaging>
+template <Paging kPaging, int kLatent>
 __device__ __forceinline__ void zero_tail(Shared& s, uint32_t stage, int32_t valid, Consumer const& me) {
-  using Layout = StageLayout<kPaging>;
+  using Layout = StageLayout<kPaging, kLatent>;
+  constexpr int kHalf = kHalfBoxes<kLatent>;
   for (int32_t row = me.thread / 8; row < kTileTokens; row += kWarpgroupThreads / 8) {
     if (row < valid) continue;
     uint32_t const offset = row / 8 * Layout::kNextAtom + row % 8 * kSwizzleRowBytes + me.thread % 8 * 16;
 #pragma unroll
-    for (int box = 0; box < kLatentBoxes; ++box)
-      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box / kHalfBoxes * kHalfBoxes]) + box % kHalfBoxes * Layout::kNextBox + offset,
-                           0, 0, 0, 0);
+    for (int box = 0; box < kLatentBoxes<kLatent>; ++box)
+      ptx::store_shared_16(ptx::shared_address(s.kv[stage][box / kHalf * kHalf]) + box % kHalf * Layout::kNextBox + offset, 0, 0, 0, 0);
   }
   ptx::fence_proxy_async_shared();
   ptx::named_barrier_sync(kWarpgroupBarrier + me.warpgroup, kWarpgroupThreads);
@@ -239,27 +250,40 @@ __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float co
   ++me.given;
 }
 
-template <Paging kPaging>
+template <Paging kPaging, int kLatent>
 __device__ __forceinline__ uint64_t value_descriptor(Shared& s, uint32_t stage, int32_t warpgroup) {
-  using Layout = StageLayout<kPaging>;
-  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * kHalfBoxes]), Layout::kNextBox, Layout::kNextAtom);
+  using Layout = StageLayout<kPaging, kLatent>;
+  return n_major_descriptor(ptx::shared_address(s.kv[stage][warpgroup * kHalfBoxes<kLatent>]), Layout::kNextBox, Layout::kNextAtom);
+}
+
+/// A k-step of O += P V, P in shared memory.
+template <class Element, int kCount>
+__device__ __forceinline__ void multiply_pv(float (&o)[kCount], uint64_t p, uint64_t v) {
+  if constexpr (kCount == 128) ptx::wgmma_m64n256k16_ss<Element>(o, p, v, true);
+  else ptx::wgmma_m64n128k16_ss<Element>(o, p, v, true);
+}
+
+/// The same with P in registers.
+template <class Element, int kCount>
+__device__ __forceinline__ void multiply_pv(float (&o)[kCount], uint32_t const (&p)[4], uint64_t v) {
+  if constexpr (kCount == 128) ptx::wgmma_m64n256k16_rs<Element>(o, p, v, true);
+  else ptx::wgmma_m64n128k16_rs<Element>(o, p, v, true);
 }
 
 /// Starts O += P V with the other warpgroup's P, once that is there.
-template <class Element, Paging kPaging>
-__device__ __forceinline__ void begin_other_pv(RowState& row, Shared& s, uint32_t stage, Consumer& me) {
+template <class Element, Paging kPaging, int kLatent>
+__device__ __forceinline__ void begin_other_pv(RowState<kLatent>& row, Shared& s, uint32_t stage, Consumer& me) {
   int const other = 1 - me.warpgroup;
   wait_landed<kPaging>(s.p_ready[other], me.taken & 1);
   ++me.taken;
   float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
   rescale(row, max);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));
-  uint64_t const v = value_descriptor<kPaging>(s, stage, me.warpgroup);
+  uint64_t const v = value_descriptor<kPaging, kLatent>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
-    ptx::wgmma_m64n256k16_ss<Element>(row.o, advance(p, step * kKMajorStepBytes), advance(v, step * 2 * StageLayout<kPaging>::kNextAtom),
-                                      true);
+    multiply_pv<Element>(row.o, advance(p, step * kKMajorStepBytes), advance(v, step * 2 * StageLayout<kPaging, kLatent>::kNextAtom));
   ptx::wgmma_commit();
 }
 
@@ -269,13 +293,13 @@ __device__ __forceinline__ void end_other_pv(Shared& s, uint32_t stage, Consumer
   arrive_warp(s.p_free[1 - me.warpgroup], me.lane);
 }
 
-template <class Element, Paging kPaging>
-__device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, Consumer const& me) {
-  uint64_t const v = value_descriptor<kPaging>(s, stage, me.warpgroup);
+template <class Element, Paging kPaging, int kLatent>
+__device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, Consumer const& me) {
+  uint64_t const v = value_descriptor<kPaging, kLatent>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
-    ptx::wgmma_m64n256k16_rs<Element>(row.o, p[step], advance(v, step * 2 * StageLayout<kPaging>::kNextAtom), true);
+    multiply_pv<Element>(row.o, p[step], advance(v, step * 2 * StageLayout<kPaging, kLatent>::kNextAtom));
   ptx::wgmma_commit();
   ptx::wgmma_wait<0>();
   ptx::pin_registers(row.o);
@@ -283,14 +307,14 @@ __device__ __forceinline__ void own_pv(RowState& row, Shared& s, uint32_t (&p)[4
 }
 
 /// All tiles of a part: own ones in full, the other's as PV only.
-template <class Element, Paging kPaging>
-__device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodeParams const& params, Part const& part, uint32_t (&rope)[4][4],
-                                       Consumer& me) {
+template <class Element, Paging kPaging, int kLatent>
+__device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseDecodeParams const& params, Part const& part,
+                                       uint32_t (&rope)[4][4], Consumer& me) {
   uint32_t const count = me.tiles;
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
-    QkOperands const operands = qk_operands<kPaging>(s, stage, me.warpgroup);
+    QkOperands const operands = qk_operands<kPaging, kLatent>(s, stage, me.warpgroup);
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.
     bool const has_other = i > 0;
@@ -318,7 +342,7 @@ __device__ __forceinline__ void attend(RowState& row, Shared& s, DenseDecodePara
     if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
     arrive_warp(s.empty[stage][kRope], me.lane);
     int32_t const valid = s.valid[stage];
-    if (valid < kTileTokens) zero_tail<kPaging>(s, stage, valid, me);
+    if (valid < kTileTokens) zero_tail<kPaging, kLatent>(s, stage, valid, me);
     int32_t const base = (part.first_tile + i) * kTileTokens;
     int32_t const limit[2] = {min(row.visible[0] - base, valid), min(row.visible[1] - base, valid)};
     if (limit[0] < kTileTokens || limit[1] < kTileTokens) mask_scores(scores, limit, me.thread);

@@ -1,10 +1,12 @@
 // How the producer of dense_decode.cuh brings a tile of 64 tokens into its stage: one class for each Paging.
 //
 // A tile's copies are four of two latent boxes (64 tokens x 64 columns, 128 bytes a row, swizzled) and one of RoPE, each with a
-// barrier of its own. kTiles: a copy is one TMA box, by one warp. kBoxes: a box of TMA holds eight tokens of a half's four boxes, so
-// that a tile takes as few of them as it can, whatever the page size; of a half's two barriers the first stands for both. kRows:
-// 16 bytes a thread by cp.async, 8 lanes to a row of 128 bytes. Both take four warps, each for a quarter of a tile's tokens: what
-// they issue, not memory, would be the limit.
+// barrier of its own; of 256 latent columns four of one box. kTiles: a copy is one TMA box, by one warp. kBoxes: a box of TMA holds
+// eight tokens of all boxes of a half, so that a tile takes as few of them as it can, whatever the page size; of a half's two barriers
+// the first stands for both. kRows: 16 bytes a thread by cp.async, 8 lanes to a row of 128 bytes. Both take four warps, each for a
+// quarter of a tile's tokens: what they issue, not memory, would be the limit.
+//
+// Where RoPE has 32 columns, its tensor map ends behind them: TMA fills the rest of the box with zeros, and counts it as brought.
 //
 // Page ids outside the cache are recorded and masked. Entries of the table past the length are not read.
 #pragma once
@@ -32,7 +34,7 @@ struct TileLoad {
 
 /// A copy of a tile: where it goes.
 struct CopyTarget {
-  uint32_t copy;    // 0 .. 3: two boxes of latent columns each; kRopeCopy
+  uint32_t copy;    // 0 .. 3: kCopyBoxes boxes of latent columns each; kRopeCopy
   uint32_t shared;  // its first box
   uint64_t& full;
 };
@@ -43,7 +45,7 @@ inline constexpr int kShare = kTileTokens / kLoaders<Paging::kBoxes>;
 /// Calls `copy` for each copy of a tile once its part of the stage is free; before the first, `note` says what consumers have to
 /// know. The half that the tile's owner does not multiply is let go first, and the owner reads the copies in the same order. A
 /// warp with equal operands.
-template <class Note, class Copy>
+template <int kLatent, class Note, class Copy>
 __device__ __forceinline__ void load_copies(Shared& s, TileLoad const& tile, Note const& note, Copy const& copy) {
   uint32_t const stage = tile.count % kStages, parity = (tile.count / kStages & 1) ^ 1;
   uint32_t const first_half = tile.index % 2 == 0 ? kRight : kLeft;
@@ -54,7 +56,7 @@ __device__ __forceinline__ void load_copies(Shared& s, TileLoad const& tile, Not
     uint32_t const index = is_rope ? kRopeCopy : half * 2 + (step < 2 ? step : step - 3);
     if (step != 1 && step != 4) ptx::mbarrier_wait(s.empty[stage][index / 2], parity);
     if (step == 0) note(stage);
-    copy(CopyTarget{index, ptx::shared_address(s.kv[stage][index * kCopyBoxes]), s.full[stage][index]});
+    copy(CopyTarget{index, ptx::shared_address(s.kv[stage][index * kCopyBoxes<kLatent>]), s.full[stage][index]});
   }
 }
 
@@ -89,12 +91,12 @@ __device__ __forceinline__ void record_bad_page(DenseDecodeParams const& params,
   record_fault(params.workspace, FLASHMLA_FAULT_PAGE_ID, part.rows.request, entry, page);
 }
 
-template <Paging kPaging>
+template <Paging kPaging, int kLatent>
 class TileLoader;
 
 /// A tile lies in one page.
-template <>
-class TileLoader<Paging::kTiles> {
+template <int kLatent>
+class TileLoader<Paging::kTiles, kLatent> {
  public:
   __device__ __forceinline__ TileLoader(Sources const& from, Part const& part, int32_t lane, int32_t)
       : from_(from), part_(part), table_(from.params.start, part), lane_(lane) {
@@ -110,14 +112,14 @@ class TileLoader<Paging::kTiles> {
     if (!exists && lane_ == 0)
       record_bad_page(from_.params, part_, table_.entry_of((part_.first_tile + tile.index) * kTileTokens), place.page);
     auto const note = [&](uint32_t stage) { s.valid[stage] = exists ? tile.valid : 0; };
-    load_copies(s, tile, note, [&](CopyTarget const& target) {
+    load_copies<kLatent>(s, tile, note, [&](CopyTarget const& target) {
       if (!exists) {
         if (lane_ == 0) ptx::mbarrier_arrive(target.full);
         return;
       }
       bool const is_rope = target.copy == kRopeCopy;
-      uint32_t const bytes = is_rope ? kBoxBytes : kCopyBoxes * kBoxBytes;
-      int32_t const box = is_rope ? 0 : static_cast<int32_t>(target.copy) * kCopyBoxes;
+      uint32_t const bytes = is_rope ? kBoxBytes : kCopyBoxes<kLatent> * kBoxBytes;
+      int32_t const box = is_rope ? 0 : static_cast<int32_t>(target.copy) * kCopyBoxes<kLatent>;
       ptx::tma_load_5d({target.shared, ptx::shared_address(&target.full), bytes},
                        {is_rope ? &from_.maps.rope : &from_.maps.latent, from_.policy}, {place.token, box, part_.rows.kv_head, place.page});
     });
@@ -136,8 +138,8 @@ class TileLoader<Paging::kTiles> {
 };
 
 /// Every eight tokens lie in one page. Loader l brings the l-th quarter of every tile.
-template <>
-class TileLoader<Paging::kBoxes> {
+template <int kLatent>
+class TileLoader<Paging::kBoxes, kLatent> {
  public:
   __device__ __forceinline__ TileLoader(Sources const& from, Part const& part, int32_t lane, int32_t loader)
       : from_(from), part_(part), table_(from.params.start, part), lane_(lane), loader_(loader) {
@@ -158,9 +160,9 @@ class TileLoader<Paging::kBoxes> {
       if (loader_ == 0) s.valid[stage] = tile.valid;
       s.holes[stage][loader_] = static_cast<uint16_t>(holes_of(places, used, tile.index));
     };
-    load_copies(s, tile, note, [&](CopyTarget const& target) {
+    load_copies<kLatent>(s, tile, note, [&](CopyTarget const& target) {
       if (target.copy == kRopeCopy) copy_atoms<1>(target, from_.maps.rope, places, used);
-      else if (target.copy % 2 == 0) copy_atoms<kHalfBoxes>(target, from_.maps.latent, places, used);
+      else if (target.copy % 2 == 0) copy_atoms<kHalfBoxes<kLatent>>(target, from_.maps.latent, places, used);
     });
   }
 
@@ -179,7 +181,7 @@ class TileLoader<Paging::kBoxes> {
   __device__ __forceinline__ void copy_atoms(CopyTarget const& target, CUtensorMap const& map, PagePlace const (&places)[kAtoms],
                                              int32_t used) const {
     constexpr uint32_t kBytes = kBoxes * kAtomBytes;
-    int32_t const first_box = kBoxes == 1 ? 0 : static_cast<int32_t>(target.copy) * kCopyBoxes;
+    int32_t const first_box = kBoxes == 1 ? 0 : static_cast<int32_t>(target.copy) * kCopyBoxes<kLatent>;
     uint32_t const shared = target.shared + static_cast<uint32_t>(loader_) * kAtoms * kBytes, full = ptx::shared_address(&target.full);
     ptx::TmaSource const source{&map, from_.policy};
     if (used == 0 && lane_ == 0) ptx::mbarrier_arrive(target.full);
@@ -214,8 +216,8 @@ class TileLoader<Paging::kBoxes> {
 };
 
 /// Tokens lie anywhere: a lane of the first 16 looks up one of each tile. Loaders as above.
-template <>
-class TileLoader<Paging::kRows> {
+template <int kLatent>
+class TileLoader<Paging::kRows, kLatent> {
  public:
   __device__ __forceinline__ TileLoader(Sources const& from, Part const& part, int32_t lane, int32_t loader)
       : from_(from), part_(part), table_(from.params.start, part), lane_(lane), loader_(loader) {
@@ -234,9 +236,14 @@ class TileLoader<Paging::kRows> {
       if (loader_ == 0) s.valid[stage] = tile.valid;
       s.holes[stage][loader_] = static_cast<uint16_t>(holes);
     };
-    load_copies(s, tile, note, [&](CopyTarget const& target) {
-      if (target.copy == kRopeCopy) copy_rows<1>(target, from_.params.call.kpe, rows.rope, 0);
-      else copy_rows<kCopyBoxes>(target, from_.params.call.ckv, rows.latent, target.copy * kCopyBoxes * kSwizzleRowBytes);
+    load_copies<kLatent>(s, tile, note, [&](CopyTarget const& target) {
+      if (target.copy == kRopeCopy) {
+        bool const is_beyond = is_rope_short<kLatent>(from_.params) && lane_ % 8 >= 4;
+        copy_rows<1>(target, from_.params.call.kpe, rows.rope, 0, is_beyond);
+      } else {
+        constexpr int kCopied = kCopyBoxes<kLatent>;
+        copy_rows<kCopied>(target, from_.params.call.ckv, rows.latent, target.copy * kCopied * kSwizzleRowBytes, false);
+      }
       ptx::cp_async_arrive(ptx::shared_address(&target.full));
     });
   }
@@ -260,18 +267,19 @@ class TileLoader<Paging::kRows> {
   }
 
   /// kBoxes boxes of the share's rows, whose first bytes lie `column` behind `offset` of the lane that has the row. A step copies
-  /// four rows, 8 lanes each; rows that do not exist become zeros.
+  /// four rows, 8 lanes each; rows that do not exist become zeros, and 16-byte columns that lie `is_beyond` RoPE's last.
   template <int kBoxes>
-  __device__ __forceinline__ void copy_rows(CopyTarget const& target, void const* base, int64_t offset, uint32_t column) const {
+  __device__ __forceinline__ void copy_rows(CopyTarget const& target, void const* base, int64_t offset, uint32_t column,
+                                            bool is_beyond) const {
     auto const first = static_cast<uint32_t>(loader_ * kShare + lane_ / 8), chunk = static_cast<uint32_t>(lane_ % 8);
-    char const* const source = static_cast<char const*>(base) + column + chunk * 16;
+    char const* const source = static_cast<char const*>(base) + column + (is_beyond ? 0 : chunk * 16);
     constexpr int kSteps = kShare / 4;
     char const* rows[kSteps];
     bool is_zero[kSteps];
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       int64_t const row = __shfl_sync(0xffffffffU, offset, step * 4 + lane_ / 8);
-      is_zero[step] = row < 0, rows[step] = source + (row < 0 ? 0 : row);
+      is_zero[step] = row < 0 || is_beyond, rows[step] = source + (row < 0 ? 0 : row);
     }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step)

@@ -6,18 +6,20 @@
 
 namespace flashmla::cuda::dense_decode {
 
+// kCount: numbers of O that a thread holds, of a half of 2 * kCount columns.
+
 /// A row's columns as pairs of a 16-bit type. Plain 4-byte stores: a quad fills 16 bytes, two of them a sector of L2.
-template <class Element>
-__device__ __forceinline__ void store_row_16bit(Element* target, float const (&o)[128], int half, int32_t lane, bool is_aligned) {
+template <class Element, int kCount>
+__device__ __forceinline__ void store_row_16bit(Element* target, float const (&o)[kCount], int half, int32_t lane, bool is_aligned) {
   Element* const first = target + 2 * (lane % 4);
   if (is_aligned) {
 #pragma unroll
-    for (int block = 0; block < 32; ++block)
+    for (int block = 0; block < kCount / 4; ++block)
       *reinterpret_cast<uint32_t*>(first + block * 8) =
           pack<Element>(o[accumulator_index(block, half, 0)], o[accumulator_index(block, half, 1)]);
   } else {
 #pragma unroll
-    for (int block = 0; block < 32; ++block) {
+    for (int block = 0; block < kCount / 4; ++block) {
       uint32_t const pair = pack<Element>(o[accumulator_index(block, half, 0)], o[accumulator_index(block, half, 1)]);
       auto* const cells = reinterpret_cast<uint16_t*>(first + block * 8);
       cells[0] = static_cast<uint16_t>(pair), cells[1] = static_cast<uint16_t>(pair >> 16);
@@ -25,10 +27,11 @@ __device__ __forceinline__ void store_row_16bit(Element* target, float const (&o
   }
 }
 
-__device__ __forceinline__ void store_row_fp32(float* target, float const (&o)[128], int half, int32_t lane, bool is_aligned) {
+template <int kCount>
+__device__ __forceinline__ void store_row_fp32(float* target, float const (&o)[kCount], int half, int32_t lane, bool is_aligned) {
   float* const first = target + 2 * (lane % 4);
 #pragma unroll
-  for (int block = 0; block < 32; ++block) {
+  for (int block = 0; block < kCount / 4; ++block) {
     float2 const value = make_float2(o[accumulator_index(block, half, 0)], o[accumulator_index(block, half, 1)]);
     if (is_aligned) *reinterpret_cast<float2*>(first + block * 8) = value;
     else first[block * 8] = value.x, first[block * 8 + 1] = value.y;
@@ -36,7 +39,9 @@ __device__ __forceinline__ void store_row_fp32(float* target, float const (&o)[1
 }
 
 /// A row into out at `offset` elements, in out's own type.
-__device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64_t offset, float const (&o)[128], int half, int32_t lane) {
+template <int kCount>
+__device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64_t offset, float const (&o)[kCount], int half,
+                                          int32_t lane) {
   bool const is_aligned = params.out_alignment >= 8;
   void* const out = params.call.out;
   if (params.out_dtype == FLASHMLA_FP32) store_row_fp32(static_cast<float*>(out) + offset, o, half, lane, is_aligned);
@@ -45,25 +50,26 @@ __device__ __forceinline__ void store_row(DenseDecodeParams const& params, int64
 }
 
 /// Half `half` of the thread's rows, finished: scaled in place, to out and lse.
-__device__ __forceinline__ void write_whole_row(float (&o)[128], int half, RowEnds const& ends, DenseDecodeParams const& params,
+template <int kCount>
+__device__ __forceinline__ void write_whole_row(float (&o)[kCount], int half, RowEnds const& ends, DenseDecodeParams const& params,
                                                 Part const& part, OutputThread const& me) {
   float const lse_log2 = ends.lse_log2[half], inverse = ends.inverse[half];
   RowTarget const target = row_target(params, part.rows, part.rows.row_begin + fragment_row(me.thread, half));
   float const factor = lse_log2 == -INFINITY ? 0.0F : inverse * sink_factor_of(params, target.head, lse_log2);
 #pragma unroll
-  for (int block = 0; block < 32; ++block) {
+  for (int block = 0; block < kCount / 4; ++block) {
     o[accumulator_index(block, half, 0)] *= factor;
     o[accumulator_index(block, half, 1)] *= factor;
   }
   int64_t const offset = row_offset(params.call.out_stride, part.rows, target);
-  store_row(params, offset + me.warpgroup * 256, o, half, me.lane);
+  store_row(params, offset + me.warpgroup * kCount * 2, o, half, me.lane);
   if (me.warpgroup == 0 && me.lane % 4 == 0) write_lse(params, part.rows, target, lse_log2);
 }
 
 /// The warp's 16 rows, finished, to a 16-bit out: 64 columns at a time through shared memory, so that a store fills whole lines
 /// of four rows. Straight from the registers a store touches eight lines for 16 bytes each, and a part took 4 us to write.
-template <class Element>
-__device__ __forceinline__ void store_rows_wide(float const (&o)[128], float const (&factor)[2], DenseDecodeParams const& params,
+template <class Element, int kCount>
+__device__ __forceinline__ void store_rows_wide(float const (&o)[kCount], float const (&factor)[2], DenseDecodeParams const& params,
                                                 Part const& part, OutputThread const& me) {
   int32_t const first_row = me.thread / 32 * 16, chunk = me.lane % 8;  // of eight columns
   uint16_t* targets[4];                                                // of rows first_row + 4 k + lane / 8
@@ -72,10 +78,10 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
     int32_t const index = part.rows.row_begin + first_row + 4 * k + me.lane / 8;
     int64_t const offset = row_offset(params.call.out_stride, part.rows, row_target(params, part.rows, index));
     bool const exists = index < part.rows.num_rows;
-    targets[k] = exists ? static_cast<uint16_t*>(params.call.out) + offset + me.warpgroup * 256 + chunk * 8 : nullptr;
+    targets[k] = exists ? static_cast<uint16_t*>(params.call.out) + offset + me.warpgroup * kCount * 2 + chunk * 8 : nullptr;
   }
 #pragma unroll
-  for (int group = 0; group < 4; ++group) {
+  for (int group = 0; group < kCount / 32; ++group) {
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
       uint32_t words[4];
@@ -97,9 +103,9 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[128], float con
 }
 
 /// The thread's two rows at the end of a part; max (log2 units) and sum are those of the whole row.
-template <Calls kCalls>
-__device__ __forceinline__ void write_part(float (&o)[128], float const (&max)[2], float const (&sum)[2], DenseDecodeParams const& params,
-                                           Part const& part, OutputThread const& me) {
+template <Calls kCalls, int kCount>
+__device__ __forceinline__ void write_part(float (&o)[kCount], float const (&max)[2], float const (&sum)[2],
+                                           DenseDecodeParams const& params, Part const& part, OutputThread const& me) {
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;
   RowEnds ends;

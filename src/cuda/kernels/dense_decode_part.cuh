@@ -19,8 +19,15 @@
 namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kBoxBytes = 64 * kSwizzleRowBytes;  // 64 tokens or rows x 64 columns
-inline constexpr int kLatentBoxes = 8;
-inline constexpr int kBoxes = 9;
+
+// kLatent, of nearly every template here: latent columns of a key, 512 or 256; O has as many, and RoPE is one box behind them.
+template <int kLatent>
+inline constexpr int kLatentBoxes = kLatent / 64;
+template <int kLatent>
+inline constexpr int kOutputs = kLatent / 4;  // a thread's share of 64 rows of O
+inline constexpr int kMostLatent = 512;
+inline constexpr int kMostBoxes = kLatentBoxes<kMostLatent> + 1;  // of a tile
+
 inline constexpr int kWarpgroupThreads = 128;
 inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
 
@@ -48,6 +55,12 @@ struct alignas(16) Part {
 template <Calls kCalls>
 __device__ __forceinline__ bool is_chunked(DenseDecodeParams const& params) {
   return kCalls == Calls::kAny && params.start.is_chunked != 0;
+}
+
+/// RoPE has 32 columns: half its box is zeros.
+template <int kLatent>
+__device__ __forceinline__ bool is_rope_short(DenseDecodeParams const& params) {
+  return kLatent == 256 && params.rope_columns == 32;
 }
 
 /// Asked before anybody knows whether the schedule is one at all.

@@ -3,8 +3,8 @@
 // Math. With partial values h_s (FP16), their scales c_s and l_s (log2 of the sum of exponentials, -inf when empty):
 //     m = max l_s,  w_s = 2^(l_s - m) / sum 2^(l_s - m),  out = sum (w_s c_s) h_s,  lse_log2 = m + log2 sum 2^(l_s - m).
 //
-// Slices. A row's 512 values lie in 16 chunks of 64 bytes. Of an item's C = 16 * rows chunks, part p of n merges chunks
-//   C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
+// Slices. A row's 512 values lie in 16 chunks of 64 bytes, 256 values in 8. Of an item's C = 16 * rows chunks, part p of n merges
+//   chunks C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
 //
 // Order. A counter an item: parts that have arrived, parts that are done with it, parts that would not wait. When a CTA has
 //   stored its part, one thread adds it (release); once the CTA has no tiles left, that thread waits (acquire) until all have
@@ -24,13 +24,17 @@
 
 namespace flashmla::cuda::dense_decode {
 
-inline constexpr int kOutputThreads = 256;  // that hold O, 64 rows x 512 columns; the CTA's first
+inline constexpr int kOutputThreads = 256;  // that hold O, 64 rows x kLatent columns; the CTA's first
 inline constexpr int kOutputWarps = kOutputThreads / 32;
 inline constexpr int kOutputBarrier = 1;  // a named barrier of theirs
-// A unit is 16 bytes. Chunk 8 h + i of a row has columns 256 h + 32 i .. + 31 and units 32 h + 4 i .. + 3, of which unit q has
-// its columns 8 k + 2 q and 8 k + 2 q + 1, k = 0 .. 3.
-inline constexpr int kRowUnits = 64;
-inline constexpr int kRowChunks = 16;
+// A unit is 16 bytes. Chunk c of a row has columns 32 c .. + 31 and units 4 c .. + 3, of which unit q has its columns 8 k + 2 q and
+// 8 k + 2 q + 1, k = 0 .. 3. The first half of the units is of the half of O that warpgroup 0 holds.
+template <int kLatent>
+inline constexpr int kRowUnits = kLatent / 8;
+template <int kLatent>
+inline constexpr int kHalfUnits = kRowUnits<kLatent> / 2;
+template <int kLatent>
+inline constexpr int kRowChunks = kLatent / 32;
 inline constexpr int64_t kPatience = 1 << 16;  // cycles, about 40 us
 
 /// Sums over parts on their way from warp to warp.
@@ -41,7 +45,7 @@ struct MergeMemory {
 
 /// A thread that holds O.
 struct OutputThread {
-  int32_t warpgroup;  // 0: columns 0 .. 255; 1: the rest
+  int32_t warpgroup;  // 0: the first half of the columns; 1: the second
   int32_t thread;     // in the warpgroup
   int32_t lane;
   uint32_t staging;  // 8 KB of shared memory of its warpgroup: 64 rows x 64 columns of 16 bits, swizzled
@@ -69,10 +73,11 @@ __device__ __forceinline__ int64_t slot_row(DenseDecodeParams const& params, int
 }
 
 /// The largest |o| of each of the thread's rows, over the half that its warpgroup holds.
-__device__ __forceinline__ void largest_of_rows(float const (&o)[128], float (&largest)[2]) {
+template <int kCount>
+__device__ __forceinline__ void largest_of_rows(float const (&o)[kCount], float (&largest)[2]) {
   float chains[2][4] = {};  // independent, or every step would wait for the one before
 #pragma unroll
-  for (int block = 0; block < 32; ++block)
+  for (int block = 0; block < kCount / 4; ++block)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float& chain = chains[half][block % 4];
@@ -105,8 +110,10 @@ __device__ __forceinline__ PartialPlace partial_place(DenseDecodeParams const& p
 }
 
 /// The thread's two rows, as FP16 to memory.
-__device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnds const& ends, PartialPlace const& place,
+template <int kCount>
+__device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], RowEnds const& ends, PartialPlace const& place,
                                                    DenseDecodeParams const& params, OutputThread const& me) {
+  constexpr int kLatent = kCount * 4;
   float largest[2];
   largest_of_rows(o, largest);
 #pragma unroll
@@ -116,9 +123,10 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[128], RowEnd
     // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
     uint32_t const exponent = max(__float_as_uint(largest[half]) >> 23, 15U);
     float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
-    uint4* const values = static_cast<uint4*>(params.partial_values) + row * kRowUnits + me.warpgroup * 32 + me.lane % 4;
+    uint4* const values =
+        static_cast<uint4*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> + me.lane % 4;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < kCount / 16; ++i) {
       uint32_t word[4];
 #pragma unroll
       for (int k = 0; k < 4; ++k)
@@ -221,23 +229,25 @@ struct Slice {
   int32_t first_unit, num_units;
 };
 
+template <int kLatent>
 __device__ __forceinline__ Slice slice_of(SharedItem const& item, int32_t split, int32_t rows) {
-  uint32_t const chunks = static_cast<uint32_t>(rows * kRowChunks), parts = static_cast<uint32_t>(item.num_splits);
+  uint32_t const chunks = static_cast<uint32_t>(rows * kRowChunks<kLatent>), parts = static_cast<uint32_t>(item.num_splits);
   int32_t const first = static_cast<int32_t>(chunks * split / parts), last = static_cast<int32_t>(chunks * (split + 1) / parts);
   return {first * 4, (last - first) * 4};
 }
 
 /// Where an item's parts lie.
+template <int kLatent>
 struct PartCells {
   uint4 const* values;  // of the first worker's slots
   float2 const* rows;   // lse, scale
   int32_t slot_units;   // from a slot to the next
 
   __device__ __forceinline__ PartCells(DenseDecodeParams const& params, SharedItem const& item)
-      : slot_units(params.start.group * kCtaRows * kRowUnits) {
-    int64_t const unit = slot_row(params, first_worker_of(item), 0) * kRowUnits - slot_units;
+      : slot_units(params.start.group * kCtaRows * kRowUnits<kLatent>) {
+    int64_t const unit = slot_row(params, first_worker_of(item), 0) * kRowUnits<kLatent> - slot_units;
     values = static_cast<uint4 const*>(params.partial_values) + unit;
-    rows = reinterpret_cast<float2 const*>(params.partial_rows) + unit / 32;
+    rows = reinterpret_cast<float2 const*>(params.partial_rows) + unit / kHalfUnits<kLatent>;
   }
   __device__ __forceinline__ int32_t unit_of(int32_t part, int32_t unit) const {
     return (2 * part + (part == 0 ? 1 : 0)) * slot_units + unit;
@@ -245,9 +255,9 @@ struct PartCells {
 };
 
 /// Adds parts first, first + step, ... below `end` of kUnits units to their sums, kParts at a time, all of them in flight.
-template <int kUnits, int kParts>
-__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells const& cells, int32_t const (&units)[kUnits], int32_t first,
-                                          int32_t end, int32_t step) {
+template <int kUnits, int kParts, int kLatent>
+__device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells<kLatent> const& cells, int32_t const (&units)[kUnits],
+                                          int32_t first, int32_t end, int32_t step) {
 #pragma unroll 1
   for (; first < end; first += kParts * step) {
     uint4 values[kUnits][kParts];
@@ -259,7 +269,7 @@ __device__ __forceinline__ void add_parts(UnitSum (&sums)[kUnits], PartCells con
         values[u][p] = make_uint4(0, 0, 0, 0), rows[u][p] = make_float2(-INFINITY, 0.0F);
         if (first + p * step >= end) continue;
         int32_t const cell = cells.unit_of(first + p * step, units[u]);
-        rows[u][p] = __ldcg(cells.rows + cell / 32), values[u][p] = __ldcg(cells.values + cell);
+        rows[u][p] = __ldcg(cells.rows + cell / kHalfUnits<kLatent>), values[u][p] = __ldcg(cells.values + cell);
       }
 #pragma unroll
     for (int u = 0; u < kUnits; ++u) {
@@ -283,9 +293,10 @@ struct UnitTarget {
   RowTarget row;
   int64_t offset;  // of its first column in out
 };
+template <int kLatent>
 __device__ __forceinline__ UnitTarget unit_target(DenseDecodeParams const& params, SharedItem const& item, int32_t unit) {
-  RowTarget const row = row_target(params, item.rows, item.rows.row_begin + unit / kRowUnits);
-  int32_t const in_row = unit % kRowUnits;
+  RowTarget const row = row_target(params, item.rows, item.rows.row_begin + unit / kRowUnits<kLatent>);
+  int32_t const in_row = unit % kRowUnits<kLatent>;
   return {row, row_offset(params.call.out_stride, item.rows, row) + in_row / 4 * 32 + in_row % 4 * 2};
 }
 
@@ -299,9 +310,10 @@ __device__ __forceinline__ float finish_row(DenseDecodeParams const& params, Sha
 }
 
 /// A merged unit to out; the first of a row also brings its lse.
+template <int kLatent>
 __device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams const& params, SharedItem const& item, int32_t unit,
                                            UnitTarget const& target) {
-  float const factor = finish_row(params, item, target.row, make_float2(sum.max, sum.sum), unit % kRowUnits == 0);
+  float const factor = finish_row(params, item, target.row, make_float2(sum.max, sum.sum), unit % kRowUnits<kLatent> == 0);
 #pragma unroll
   for (int k = 0; k < 4; ++k)
     store_pair(params, target.offset + 8 * k, make_float2(sum.value[2 * k] * factor, sum.value[2 * k + 1] * factor));
@@ -309,12 +321,13 @@ __device__ __forceinline__ void write_unit(UnitSum const& sum, DenseDecodeParams
 
 /// Adds up what the groups of threads have of the slice's units, each with a copy of them in its `group_warps` warps (or in
 /// every warp, where a group is smaller), and writes it: a pair of columns a thread.
+template <int kLatent>
 __device__ __forceinline__ void write_groups(MergeMemory const& memory, DenseDecodeParams const& params, SharedItem const& item,
                                              Slice const& slice, int32_t group_warps) {
 #pragma unroll 1
   for (int32_t pair = threadIdx.x; pair < slice.num_units * 4; pair += kOutputThreads) {
     int32_t const local = pair / 4, k = pair % 4, lane = local % 32, unit = slice.first_unit + local;
-    UnitTarget const target = unit_target(params, item, unit);
+    UnitTarget const target = unit_target<kLatent>(params, item, unit);
     float maxima[kOutputWarps], max = -INFINITY, sum = 0.0F;
 #pragma unroll
     for (int w = 0; w < kOutputWarps; ++w) {
@@ -330,7 +343,7 @@ __device__ __forceinline__ void write_groups(MergeMemory const& memory, DenseDec
       float2 const more = memory.values[w][k][lane];
       sum = fmaf(memory.sum[w][lane], factor, sum), value.x = fmaf(more.x, factor, value.x), value.y = fmaf(more.y, factor, value.y);
     }
-    float const factor = finish_row(params, item, target.row, make_float2(max, sum), unit % kRowUnits == 0 && k == 0);
+    float const factor = finish_row(params, item, target.row, make_float2(max, sum), unit % kRowUnits<kLatent> == 0 && k == 0);
     store_pair(params, target.offset + 8 * k, make_float2(value.x * factor, value.y * factor));
   }
 }
@@ -350,14 +363,14 @@ struct MergeGate {
 
 /// Merges a slice, kUnits units a thread at once. kUnits 1 also takes slices of fewer units than threads: groups of threads
 /// then share out the parts. What does not depend on the other parts is worked out before they are there.
-template <int kUnits, int kParts>
+template <int kUnits, int kParts, int kLatent>
 __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                             Slice const& slice, MergeGate const& gate) {
   int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   // A group is 4 to 256 threads.
   int32_t const shift = kUnits > 1 || slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);
   int32_t const group = thread >> shift, groups = kOutputThreads >> shift;
-  PartCells const cells(params, item);
+  PartCells<kLatent> const cells(params, item);
   bool is_open = false;
 #pragma unroll 1
   for (int32_t base = 0; base < slice.num_units; base += kOutputThreads * kUnits) {
@@ -369,7 +382,7 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
       int32_t const unit = base + u * kOutputThreads + (thread & ((1 << shift) - 1));
       count += unit < slice.num_units ? 1 : 0;
       units[u] = slice.first_unit + min(unit, slice.num_units - 1);  // the last twice rather than none
-      targets[u] = unit_target(params, item, units[u]);
+      targets[u] = unit_target<kLatent>(params, item, units[u]);
     }
     if (!is_open && !gate.wait()) return;
     is_open = true;
@@ -379,31 +392,33 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
       for (int32_t step = 1 << shift; step < 32; step *= 2) sums[0].add_from_lane(step);
       sums[0].give(memory, warp, lane);
       ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-      write_groups(memory, params, item, slice, max(1, (1 << shift) / 32));
+      write_groups<kLatent>(memory, params, item, slice, max(1, (1 << shift) / 32));
       return;
     }
 #pragma unroll
     for (int u = 0; u < kUnits; ++u)
-      if (u < count) write_unit(sums[u], params, item, units[u], targets[u]);
+      if (u < count) write_unit<kLatent>(sums[u], params, item, units[u], targets[u]);
   }
 }
 
+template <int kLatent>
 __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
                                                MergeGate const& gate) {
-  Slice const slice = slice_of(item, split, min(kCtaRows, item.rows.num_rows - item.rows.row_begin));
+  Slice const slice = slice_of<kLatent>(item, split, min(kCtaRows, item.rows.num_rows - item.rows.row_begin));
   if (slice.num_units == 0) return;
-  if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8>(memory, params, item, slice, gate);
-  else if (item.num_splits > 2) merge_slice<2, 4>(memory, params, item, slice, gate);
-  else merge_slice<4, 2>(memory, params, item, slice, gate);
+  if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8, kLatent>(memory, params, item, slice, gate);
+  else if (item.num_splits > 2) merge_slice<2, 4, kLatent>(memory, params, item, slice, gate);
+  else merge_slice<4, 2, kLatent>(memory, params, item, slice, gate);
 }
 
 /// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.
+template <int kLatent>
 __device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                            MergeGate const& gate, uint32_t const& merges_all) {
   int32_t count = 1;
 #pragma unroll 1
   for (int32_t i = 0, split = item.split; i < count; ++i) {
-    merge_slice_of(memory, params, item, split, gate);
+    merge_slice_of<kLatent>(memory, params, item, split, gate);
     if (i == 0) {
       gate.wait();
       count = merges_all != 0 ? item.num_splits : 1;

@@ -26,7 +26,7 @@ __device__ __forceinline__ void check_ragged_requests(DenseDecodeParams const& p
 }
 
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
-template <Calls kCalls>
+template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
   bool const is_shared = part.rows.request >= 0 && !part.is_whole() && !is_chunked<kCalls>(from.params);
   ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
@@ -40,7 +40,8 @@ __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part co
   if (is_shared) ++events;
   __syncwarp();
   if (from.params.q_is_tensor && part.rows.request >= 0)
-    ptx::tma_load_5d({ptx::shared_address(s.q), ptx::shared_address(&s.q_full), kLatentBoxes * kBoxBytes}, {&from.maps.q, from.policy},
+    ptx::tma_load_5d({ptx::shared_address(s.q), ptx::shared_address(&s.q_full), kLatentBoxes<kLatent> * kBoxBytes},
+                     {&from.maps.q, from.policy},
                      {(part.rows.first_token * from.params.start.kv_heads + part.rows.kv_head) * from.params.heads + part.rows.row_begin, 0,
                       0, from.params.start.is_ragged() ? 0 : part.rows.request});
 }
@@ -53,7 +54,7 @@ __device__ __forceinline__ void publish(Shared& s, DenseDecodeParams const& para
 
 /// Loader 0 walks the parts, announces them and asks for Q; all loaders bring their share of the tiles. Loader `kFirstPublisher`
 /// looks after each tile whether the CTA's first partial result is stored, and publishes it: true if it did.
-template <Paging kPaging, Calls kCalls, class Walk>
+template <Paging kPaging, Calls kCalls, int kLatent, class Walk>
 __device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk walk, int32_t loader) {
   int const lane = threadIdx.x % 32;
   uint32_t count = 0, events = 0;
@@ -62,8 +63,8 @@ __device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk wal
   for (uint32_t part_index = 0; has_part; ++part_index) {
     has_part = walk.next(part);
     if (!has_part) part.rows.request = -1, part.num_tiles = 0;
-    TileLoader<kPaging> tiles(from, part, lane, loader);
-    if (loader == 0) announce<kCalls>(s, from, part, part_index, events);
+    TileLoader<kPaging, kLatent> tiles(from, part, lane, loader);
+    if (loader == 0) announce<kCalls, kLatent>(s, from, part, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
       tiles.load(s, {count, i, min(part.kv_len - (part.first_tile + i) * kTileTokens, kTileTokens)});
       if (kLoaders<kPaging> > 1 && loader == kFirstPublisher && !has_published && uniform(ptx::mbarrier_test(s.stored[0], 0)) != 0) {

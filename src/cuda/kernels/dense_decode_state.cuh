@@ -6,15 +6,19 @@
 
 namespace flashmla::cuda::dense_decode {
 
-inline constexpr int kCopyBoxes = 2;  // latent boxes of one copy
-inline constexpr int kHalfBoxes = 4;  // latent boxes of a half
-inline constexpr int kCopies = 5;     // of a tile: four of latent columns, one of RoPE
+template <int kLatent>
+inline constexpr int kHalfBoxes = kLatentBoxes<kLatent> / 2;  // latent boxes of a half
+template <int kLatent>
+inline constexpr int kCopyBoxes = kHalfBoxes<kLatent> / 2;  // latent boxes of one copy
+inline constexpr int kCopies = 5;                           // of a tile: four of latent columns, one of RoPE
 inline constexpr int kRopeCopy = 4;
 inline constexpr int kStages = 2;
 inline constexpr int kConsumerThreads = kOutputThreads;
 inline constexpr int kThreads = kConsumerThreads + kWarpgroupThreads;
-inline constexpr int kConsumerRegisters = 224;
-inline constexpr int kProducerRegisters = 56;
+template <int kLatent>
+inline constexpr int kConsumerRegisters = kLatent == 512 ? 224 : 200;
+template <int kLatent>
+inline constexpr int kProducerRegisters = 3 * 168 - 2 * kConsumerRegisters<kLatent>;
 
 /// Warps that bring KV.
 template <Paging kPaging>
@@ -25,9 +29,10 @@ struct TensorMaps {
   CUtensorMap latent, rope, q;
 };
 
+/// The same for every geometry: of 256 latent columns, q's first four boxes are used, and the first five of a stage.
 struct Shared {
-  alignas(1024) uint8_t q[kLatentBoxes][kBoxBytes];
-  alignas(1024) uint8_t kv[kStages][kBoxes][kBoxBytes];
+  alignas(1024) uint8_t q[kLatentBoxes<kMostLatent>][kBoxBytes];
+  alignas(1024) uint8_t kv[kStages][kMostBoxes][kBoxBytes];
   alignas(1024) uint8_t p[2][kBoxBytes];
   float row_max[2][kCtaRows];     // [warpgroup]: m after its latest tile
   float row_sum[2][2][kCtaRows];  // [part % 2][warpgroup]: its share of l
@@ -51,14 +56,14 @@ static_assert(sizeof(Shared) <= 232448);
 
 static_assert(sizeof(MergeMemory) <= sizeof(Shared::kv));
 
-/// How the latent columns of a tile lie in its stage: halves of four boxes, 32 KB each, and behind them RoPE, a plain tile.
-template <Paging kPaging>
+/// How the latent columns of a tile lie in its stage: halves of kHalfBoxes boxes, 8 KB each, and behind them RoPE, a plain tile.
+template <Paging kPaging, int kLatent>
 struct StageLayout {
   static constexpr uint32_t kNextBox = kBoxBytes, kNextAtom = kAtomBytes;  // a box after the other
 };
-template <>
-struct StageLayout<Paging::kBoxes> {
-  static constexpr uint32_t kNextBox = kAtomBytes, kNextAtom = kHalfBoxes * kAtomBytes;  // eight tokens of a half after the other
+template <int kLatent>
+struct StageLayout<Paging::kBoxes, kLatent> {
+  static constexpr uint32_t kNextBox = kAtomBytes, kNextAtom = kHalfBoxes<kLatent> * kAtomBytes;  // eight tokens of a half after the other
 };
 
 enum Region : int { kLeft = 0, kRight = 1, kRope = 2 };                                 // copies 2 r and 2 r + 1, of RoPE only the first
