@@ -251,6 +251,9 @@ Cases short_key_cases(Tier tier) {
   add(cases, "scale_zero", [](DecodeCase& c) { c.scale = 0.0f; });
   add(cases, "split_sink", [](DecodeCase& c) { c.kv_len = {1500, 1}, c.h_q = 4, c.sink = Sink::kInfinite; });
   add(cases, "bad_page", [](DecodeCase& c) { c.bad_pages = {{2, 1, -1}}; });
+  for (int32_t const page : {1, 16})
+    add(cases, "bad_page_pairs_page_" + std::to_string(page),
+        [page](DecodeCase& c) { c.bad_pages = {{2, 1, -1}}, c.page_tokens = page, c.cache_layout = CacheLayout::kPair; });
   add(cases, "ragged",
       [](DecodeCase& c) { c.q_tokens = 9, c.causal = true, c.h_q = 20, c.q_offsets = {0, 1, 1, 10, 13}, c.ragged_tokens = 15; });
   add(cases, "batch_invariant",
@@ -263,6 +266,7 @@ Cases short_key_cases(Tier tier) {
     add(cases, "heads_" + std::to_string(h_q) + "_q_tokens_2",
         [h_q](DecodeCase& c) { c.h_q = h_q, c.q_tokens = 2, c.causal = true, c.kv_len = {100, 64, 3}; });
   add(cases, "skewed", [](DecodeCase& c) { c.kv_len = {20000, 1, 0, 5, 300}, c.h_q = 8; });
+  add(cases, "split_heads_128", [](DecodeCase& c) { c.kv_len = {4000, 70}, c.h_q = 128, c.page_tokens = 16; });
   add(cases, "tp40", [](DecodeCase& c) { c.kv_len = random_lengths("tp40", 8, 300, 1800), c.h_q = 40, c.q_tokens = 2, c.causal = true; });
   return cases;
 }
