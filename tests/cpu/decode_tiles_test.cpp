@@ -18,10 +18,11 @@ struct ModelIsa : Scalar {
   static constexpr bool kHasTiles = true;
   static constexpr int kNarrowRowsBf16 = 0;
 
-  static void interleave(NextColumns const& columns, int num_pairs) {
+  static void interleave_two(NextColumns const& columns, ptrdiff_t second, int num_pairs) {
     for (int p = 0; p < num_pairs; ++p)
-      for (int i = 0; i < 32; ++i)
-        std::memcpy(columns.out + 32 * p + i, columns.tokens[2 * p + i % 2] + columns.offset_bytes + i / 2 * 2, sizeof(uint16_t));
+      for (int i = 0; i < 64; ++i)
+        std::memcpy(columns.out + i / 32 * second + 32 * p + i % 32, columns.tokens[2 * p + i % 2] + columns.offset_bytes + i / 2 * 2,
+                    sizeof(uint16_t));
   }
   static void store_pairs(uint16_t* out, Rows const& first, Rows const& second) {
     float row[2][16];

@@ -123,8 +123,8 @@ struct DecodeTiles {
       ahead->some();
       load_keys<4>(task, groups[0], k);
       load_keys<5>(task, groups[1], k);
-      Unit::template load<6>(q0 + k * kBlockRows, kRowBytes);
-      Unit::template load<7>(q1 + k * kBlockRows, kRowBytes);
+      Unit::template load_passing<6>(q0 + k * kBlockRows, kRowBytes);
+      Unit::template load_passing<7>(q1 + k * kBlockRows, kRowBytes);
       Unit::template dot<0, 4, 6>();
       Unit::template dot<1, 5, 6>();
       Unit::template dot<2, 4, 7>();
@@ -187,74 +187,75 @@ struct DecodeTiles {
     }
   }
 
-  /// Columns outside, blocks inside: strips of values stay in L1 while all rows pass.
+  /// Columns outside, blocks inside: strips of values stay in L1 while all rows pass. Sums of two strips are due in tiles 0 and 1
+  /// while those of the two others change places in 2 and 3, and the other way round.
   static void weigh_values(PartTask const& task, Step const& step, Step const& next, bool is_first) {
-    int const num_pairs = task.num_blocks / 2, last = task.num_blocks - 1;
-    int const depths = (2 * num_pairs + task.num_blocks % 2) * task.v_dim / 64 * kStepTokens / kDepth;
+    int const depths = task.num_blocks * task.v_dim / kHalfColumns * kStepTokens / kDepth;
     Prefetcher<Isa> ahead(task, next.tiles, next.num_tiles, kSoonTokens, kTileTokens);
     ahead.pace = kStepTiles * (kTileTokens - kSoonTokens) * (task.latent + task.rope) / 32 / depths + 1;
-    for (int column = 0; column < task.v_dim; column += 64) {
-      for (int i = 0; i < 4; ++i) pair_up(step, column + 16 * i, strip(task, i));
-      for (int i = 0; i < 4; i += 2) {
-        for (int block = 0; block < 2 * num_pairs; block += 2) {
-          float *const first = acc_tile(task, block, column + 16 * i), *const second = acc_tile(task, block + 1, column + 16 * i);
-          start_sums(first, second, is_first);
-          weigh_two_blocks(task, step, block, i, &ahead);
-          store_sums(first, second);
-        }
+    Places places = {nullptr, acc_tile(task, 0, 0), is_first};
+    change<0>(places, 0);
+    change<1>(places, 1);
+    for (int column = 0; column < task.v_dim; column += 2 * kHalfColumns) {
+      pair_up(step, column, strip(task, 0));
+      pair_up(step, column + kHalfColumns, strip(task, 2));
+      for (int block = 0; block < task.num_blocks; ++block) {
+        float* const left = acc_tile(task, block, column);
+        float* const right = acc_tile(task, block, column + kHalfColumns);
+        places.after = right;
+        weigh_half<0>(task, step, block, places, &ahead);
+        places.before = left;
+        bool const is_last_block = block + 1 == task.num_blocks;
+        places.after = !is_last_block                              ? acc_tile(task, block + 1, column)
+                       : column + 2 * kHalfColumns < task.v_dim ? acc_tile(task, 0, column + 2 * kHalfColumns)
+                                                                   : nullptr;
+        weigh_half<2>(task, step, block, places, &ahead);
+        places.before = right;
       }
-      if (last % 2 != 0) continue;
-      float* const acc = acc_tile(task, last, column);
-      start_sums(acc, acc + 2 * kTileFloats, is_first);
-      weigh_one_block(task, step, last, &ahead);
-      store_sums(acc, acc + 2 * kTileFloats);
     }
+    places.after = nullptr;
+    change<2>(places, 0);
+    change<3>(places, 1);
   }
+  static constexpr int kHalfColumns = 32;  // of two strips
   static void pair_up(Step const& step, int column, uint16_t* out) {
     for (int tile = 0; tile < step.num_tiles; ++tile) {
       int const num_groups = depth_steps(step) * 2 - tile * kTileGroups,
                 num_pairs = (num_groups < kTileGroups ? num_groups : kTileGroups) * kGroupTokens / 2;
-      Isa::interleave(NextColumns{step.tiles[tile].latent, column * static_cast<ptrdiff_t>(sizeof(uint16_t)), out, nullptr, 0}, num_pairs);
+      Isa::interleave_two(NextColumns{step.tiles[tile].latent, column * static_cast<ptrdiff_t>(sizeof(uint16_t)), out, nullptr, 0}, kStrip,
+                          num_pairs);
       out += kTileTokens * kBlockRows;
     }
   }
-  /// Tiles 0 .. 3 from two places of two each.
-  static void start_sums(float const* first, float const* second, bool is_first) {
-    if (is_first) return zero_sums();
-    Unit::template load<0>(first, kRowBytes);
-    Unit::template load<1>(first + kTileFloats, kRowBytes);
-    Unit::template load<2>(second, kRowBytes);
-    Unit::template load<3>(second + kTileFloats, kRowBytes);
+  /// Sums of two strips on their way between memory and tiles: [2][kTileFloats] each, or null where there are none.
+  struct Places {
+    float* before;       // of those in the tiles
+    float const* after;  // of those that come next
+    bool is_first;       // which are zero
+  };
+  template <int kTile>
+  static void change(Places const& places, int i) {
+    if (places.before != nullptr) Unit::template store<kTile>(places.before + i * kTileFloats, kRowBytes);
+    if (places.is_first) Unit::template zero<kTile>();
+    else if (places.after != nullptr) Unit::template load<kTile>(places.after + i * kTileFloats, kRowBytes);
   }
-  /// Probabilities pass through tiles 4 and 5, values of strips i and i + 1 through 6 and 7.
-  static void weigh_two_blocks(PartTask const& task, Step const& step, int block, int i, Prefetcher<Isa>* ahead) {
-    uint16_t const *p0 = weights(task, block), *p1 = weights(task, block + 1), *v0 = strip(task, i), *v1 = strip(task, i + 1);
-    for (int left = depth_steps(step); left > 0; --left, p0 += kTileWords, p1 += kTileWords, v0 += kTileWords, v1 += kTileWords) {
+  /// Sums of strips kSum and kSum + 1 in the tiles of these numbers, while the two other sums change places.
+  template <int kSum>
+  static void weigh_half(PartTask const& task, Step const& step, int block, Places const& places, Prefetcher<Isa>* ahead) {
+    constexpr int kOther = 2 - kSum;
+    uint16_t const *p = weights(task, block), *v0 = strip(task, kSum), *v1 = strip(task, kSum + 1);
+    int const depths = depth_steps(step);
+    for (int s = 0; s < depths; ++s, p += kTileWords, v0 += kTileWords, v1 += kTileWords) {
       ahead->some();
-      Unit::template load<4>(p0, kRowBytes);
-      Unit::template load<5>(p1, kRowBytes);
-      Unit::template load<6>(v0, kRowBytes);
-      Unit::template load<7>(v1, kRowBytes);
-      Unit::template dot<0, 4, 6>();
-      Unit::template dot<1, 4, 7>();
-      Unit::template dot<2, 5, 6>();
-      Unit::template dot<3, 5, 7>();
+      Unit::template load<4>(p, kRowBytes);
+      Unit::template load<5>(v0, kRowBytes);
+      Unit::template load<6>(v1, kRowBytes);
+      Unit::template dot<kSum, 4, 5>();
+      Unit::template dot<kSum + 1, 4, 6>();
+      if (s == 0) change<kOther>(places, 0);
+      else if (s == 1) change<kOther + 1>(places, 1);
     }
-  }
-  static void weigh_one_block(PartTask const& task, Step const& step, int block, Prefetcher<Isa>* ahead) {
-    for (int s = 0; s < depth_steps(step); ++s) {
-      ahead->some();
-      ptrdiff_t const at = s * kTileWords;
-      Unit::template load<7>(weights(task, block) + at, kRowBytes);
-      Unit::template load<4>(strip(task, 0) + at, kRowBytes);
-      Unit::template dot<0, 7, 4>();
-      Unit::template load<5>(strip(task, 1) + at, kRowBytes);
-      Unit::template dot<1, 7, 5>();
-      Unit::template load<6>(strip(task, 2) + at, kRowBytes);
-      Unit::template dot<2, 7, 6>();
-      Unit::template load<4>(strip(task, 3) + at, kRowBytes);
-      Unit::template dot<3, 7, 4>();
-    }
+    if (depths == 1) change<kOther + 1>(places, 1);
   }
 };
 

@@ -4,6 +4,7 @@
 //   configure / release     all eight tiles become 16 rows of 64 bytes / registers go back to their initial state
 //   zero<T>                 T = 0
 //   load<T>, store<T>       rows lie `stride` bytes apart in memory
+//   load_passing<T>         load, of what comes by once in a while from L2 and shall not drive what stays out of L1
 //   dot<C, A, B>            C[m][n] += sum over k of A[m][2k] B[k][2n] + A[m][2k + 1] B[k][2n + 1], for m, n, k in 16: A is
 //                           16 x 32 BF16, B 16 x 16 pairs, C 16 x 16 float32
 // The intrinsics want their tile numbers as literals, so a macro lists them. tdpbf16ps flushes denormals and rounds to nearest
@@ -36,6 +37,13 @@ struct AmxTiles {
     FLASHMLA_FOR_TILE(FLASHMLA_LOAD)
   }
   template <int kTile>
+  static void load_passing(void const* p, ptrdiff_t stride) {
+    fence();
+#define FLASHMLA_LOAD_PASSING(tile) \
+  if constexpr (kTile == tile) _tile_stream_loadd(tile, p, stride);
+    FLASHMLA_FOR_TILE(FLASHMLA_LOAD_PASSING)
+  }
+  template <int kTile>
   static void store(void* p, ptrdiff_t stride) {
 #define FLASHMLA_STORE(tile) \
   if constexpr (kTile == tile) _tile_stored(tile, p, stride);
@@ -58,18 +66,17 @@ struct AmxTiles {
     FLASHMLA_DOT(1, 5, 7)
     FLASHMLA_DOT(2, 6, 7)
     FLASHMLA_DOT(3, 4, 7)
-    FLASHMLA_DOT(1, 4, 7)
-    FLASHMLA_DOT(2, 5, 6)
-    FLASHMLA_DOT(0, 7, 4)
-    FLASHMLA_DOT(1, 7, 5)
-    FLASHMLA_DOT(2, 7, 6)
-    FLASHMLA_DOT(3, 7, 4)
+    FLASHMLA_DOT(0, 4, 5)
+    FLASHMLA_DOT(1, 4, 6)
+    FLASHMLA_DOT(2, 4, 5)
+    FLASHMLA_DOT(3, 4, 6)
     static_assert(kC < 4 && kA >= 4 && kB >= 4, "sums in tiles 0 to 3, operands in 4 to 7");
     __builtin_trap();  // a combination that is not in the list
   }
 #undef FLASHMLA_FOR_TILE
 #undef FLASHMLA_ZERO
 #undef FLASHMLA_LOAD
+#undef FLASHMLA_LOAD_PASSING
 #undef FLASHMLA_STORE
 #undef FLASHMLA_DOT
 

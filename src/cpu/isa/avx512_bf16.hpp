@@ -61,6 +61,16 @@ struct Avx512Bf16 : Avx512f {
       store_interleaved(columns.out + 32 * p, columns.tokens[2 * p] + columns.offset_bytes,
                         columns.tokens[2 * p + 1] + columns.offset_bytes, order);
   }
+  /// The same for 32 columns; the second 16 go `second` numbers further on.
+  static void interleave_two(NextColumns const& columns, ptrdiff_t second, int num_pairs) {
+    __m512i const order = _mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0);  // unpacking takes the halves of each 16 bytes
+    for (int p = 0; p < num_pairs; ++p) {
+      __m512i const a = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(columns.tokens[2 * p] + columns.offset_bytes));
+      __m512i const b = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(columns.tokens[2 * p + 1] + columns.offset_bytes));
+      _mm512_storeu_si512(columns.out + 32 * p, _mm512_unpacklo_epi16(a, b));
+      _mm512_storeu_si512(columns.out + second + 32 * p, _mm512_unpackhi_epi16(a, b));
+    }
+  }
   /// Two vectors of float32, rounded to BF16, as pairs.
   static void store_pairs(uint16_t* out, Rows first, Rows second) {
     __m512i const low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
