@@ -115,16 +115,43 @@ struct DecodeTiles {
     score_one_block(task, groups, last, &ahead);
     store_sums(tile_scores(task, last, tile_idx), tile_scores(task, last, tile_idx) + 2 * kTileFloats);
   }
-  /// Sums in tiles 0 .. 3; keys pass through 4 and 5, queries through 6 and 7.
+  /// One part of keys, latent or rope, and what queries it meets. Loops over `depths` want all of this in registers: a product is
+  /// as long as 100 instructions, which is little beside loads that the compiler must repeat after each tile.
+  struct KeyPart {
+    char const* keys[kTileGroups];
+    ptrdiff_t bytes[kTileGroups];
+    uint16_t const* queries[2];
+    int depths;
+  };
+  static KeyPart latent_part(PartTask const& task, TokenGroup const* groups, int num_groups, int block) {
+    KeyPart part = {{}, {}, {queries(task, block), queries(task, block + 1)}, task.latent / kDepth};
+    for (int g = 0; g < num_groups; ++g) part.keys[g] = groups[g].latent, part.bytes[g] = groups[g].latent_bytes;
+    return part;
+  }
+  static KeyPart rope_part(PartTask const& task, TokenGroup const* groups, int num_groups, int block) {
+    ptrdiff_t const offset = static_cast<ptrdiff_t>(task.latent) * kBlockRows;
+    KeyPart part = {{}, {}, {queries(task, block) + offset, queries(task, block + 1) + offset}, task.rope / kDepth};
+    for (int g = 0; g < num_groups; ++g) part.keys[g] = groups[g].rope, part.bytes[g] = groups[g].rope_bytes;
+    return part;
+  }
+
+  /// Sums in tiles 0 .. 3; keys pass through 4 and 5, queries through 6 and 7. The keys of two groups are 36 KiB and stay in L1 if
+  /// queries, of which each block has 18, do not drive them out.
   static void score_two_blocks(PartTask const& task, TokenGroup const* groups, int block, Prefetcher<Isa>* ahead) {
     zero_sums();
-    uint16_t const *const q0 = queries(task, block), *const q1 = queries(task, block + 1);
-    for (int k = 0; k < task.latent + task.rope; k += kDepth) {
+    add_two_blocks(latent_part(task, groups, 2, block), ahead);
+    add_two_blocks(rope_part(task, groups, 2, block), ahead);
+  }
+  static void add_two_blocks(KeyPart const& part, Prefetcher<Isa>* ahead) {
+    char const *k0 = part.keys[0], *k1 = part.keys[1];
+    ptrdiff_t const bytes0 = part.bytes[0], bytes1 = part.bytes[1];
+    uint16_t const *q0 = part.queries[0], *q1 = part.queries[1];
+    for (int left = part.depths; left > 0; --left, k0 += kRowBytes, k1 += kRowBytes, q0 += kTileWords, q1 += kTileWords) {
       ahead->some();
-      load_keys<4>(task, groups[0], k);
-      load_keys<5>(task, groups[1], k);
-      Unit::template load_passing<6>(q0 + k * kBlockRows, kRowBytes);
-      Unit::template load_passing<7>(q1 + k * kBlockRows, kRowBytes);
+      Unit::template load<4>(k0, bytes0);
+      Unit::template load<5>(k1, bytes1);
+      Unit::template load_passing<6>(q0, kRowBytes);
+      Unit::template load_passing<7>(q1, kRowBytes);
       Unit::template dot<0, 4, 6>();
       Unit::template dot<1, 5, 6>();
       Unit::template dot<2, 4, 7>();
@@ -133,16 +160,23 @@ struct DecodeTiles {
   }
   static void score_one_block(PartTask const& task, TokenGroup const* groups, int block, Prefetcher<Isa>* ahead) {
     zero_sums();
-    for (int k = 0; k < task.latent + task.rope; k += kDepth) {
+    add_one_block(latent_part(task, groups, kTileGroups, block), ahead);
+    add_one_block(rope_part(task, groups, kTileGroups, block), ahead);
+  }
+  static void add_one_block(KeyPart const& part, Prefetcher<Isa>* ahead) {
+    char const *k0 = part.keys[0], *k1 = part.keys[1], *k2 = part.keys[2], *k3 = part.keys[3];
+    ptrdiff_t const bytes0 = part.bytes[0], bytes1 = part.bytes[1], bytes2 = part.bytes[2], bytes3 = part.bytes[3];
+    uint16_t const* q = part.queries[0];
+    for (ptrdiff_t k = 0; k < part.depths * kRowBytes; k += kRowBytes, q += kTileWords) {
       ahead->some();
-      Unit::template load<7>(queries(task, block) + k * kBlockRows, kRowBytes);
-      load_keys<4>(task, groups[0], k);
+      Unit::template load<7>(q, kRowBytes);
+      Unit::template load<4>(k0 + k, bytes0);
       Unit::template dot<0, 4, 7>();
-      load_keys<5>(task, groups[1], k);
+      Unit::template load<5>(k1 + k, bytes1);
       Unit::template dot<1, 5, 7>();
-      load_keys<6>(task, groups[2], k);
+      Unit::template load<6>(k2 + k, bytes2);
       Unit::template dot<2, 6, 7>();
-      load_keys<4>(task, groups[3], k);
+      Unit::template load<4>(k3 + k, bytes3);
       Unit::template dot<3, 4, 7>();
     }
   }
@@ -159,12 +193,6 @@ struct DecodeTiles {
     Unit::template zero<2>();
     Unit::template zero<3>();
   }
-  template <int kTile>
-  static void load_keys(PartTask const& task, TokenGroup const& group, int k) {
-    if (k < task.latent) Unit::template load<kTile>(group.latent + k * 2, group.latent_bytes);
-    else Unit::template load<kTile>(group.rope + (k - task.latent) * 2, group.rope_bytes);
-  }
-
   static int depth_steps(Step const& step) { return (step.num_groups + 1) / 2; }
 
   /// Pairs of tokens, [token / 2][row][2], to tiles of [row][32 tokens]. A last group without a partner gets one of zeros.
