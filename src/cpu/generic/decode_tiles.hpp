@@ -222,8 +222,7 @@ struct DecodeTiles {
     Prefetcher<Isa> ahead(task, next.tiles, next.num_tiles, kSoonTokens, kTileTokens);
     ahead.pace = kStepTiles * (kTileTokens - kSoonTokens) * (task.latent + task.rope) / 32 / depths + 1;
     Places places = {nullptr, acc_tile(task, 0, 0), is_first};
-    change<0>(places, 0);
-    change<1>(places, 1);
+    for (int i = 0; i < kMoves; ++i) move<0>(places, i);
     for (int column = 0; column < task.v_dim; column += 2 * kHalfColumns) {
       pair_up(step, column, strip(task, 0));
       pair_up(step, column + kHalfColumns, strip(task, 2));
@@ -242,8 +241,7 @@ struct DecodeTiles {
       }
     }
     places.after = nullptr;
-    change<2>(places, 0);
-    change<3>(places, 1);
+    for (int i = 0; i < kMoves; ++i) move<2>(places, i);
   }
   static constexpr int kHalfColumns = 32;  // of two strips
   static void pair_up(Step const& step, int column, uint16_t* out) {
@@ -261,29 +259,44 @@ struct DecodeTiles {
     float const* after;  // of those that come next
     bool is_first;       // which are zero
   };
-  template <int kTile>
-  static void change(Places const& places, int i) {
-    if (places.before != nullptr) Unit::template store<kTile>(places.before + i * kTileFloats, kRowBytes);
-    if (places.is_first) Unit::template zero<kTile>();
-    else if (places.after != nullptr) Unit::template load<kTile>(places.after + i * kTileFloats, kRowBytes);
+  /// One of four moves, each as long as a product or two: both sums out of tiles kSum and kSum + 1, then both that come next in.
+  template <int kSum>
+  static void move(Places const& places, int i) {
+    if (i == 0) leave<kSum>(places.before);
+    else if (i == 1) leave<kSum + 1>(places.before == nullptr ? nullptr : places.before + kTileFloats);
+    else if (i == 2) enter<kSum>(places.after, places.is_first);
+    else if (i == 3) enter<kSum + 1>(places.after == nullptr ? nullptr : places.after + kTileFloats, places.is_first);
   }
+  template <int kTile>
+  static void leave(float* to) {
+    if (to != nullptr) Unit::template store<kTile>(to, kRowBytes);
+  }
+  template <int kTile>
+  static void enter(float const* from, bool is_first) {
+    if (is_first) Unit::template zero<kTile>();
+    else if (from != nullptr) Unit::template load<kTile>(from, kRowBytes);
+  }
+  static constexpr int kMoves = 4;
+  static_assert(kMoves == kStepTokens / kDepth, "one after each product");
+
   /// Sums of strips kSum and kSum + 1 in the tiles of these numbers, while the two other sums change places.
   template <int kSum>
   static void weigh_half(PartTask const& task, Step const& step, int block, Places const& places, Prefetcher<Isa>* ahead) {
     constexpr int kOther = 2 - kSum;
     uint16_t const *p = weights(task, block), *v0 = strip(task, kSum), *v1 = strip(task, kSum + 1);
     int const depths = depth_steps(step);
-    for (int s = 0; s < depths; ++s, p += kTileWords, v0 += kTileWords, v1 += kTileWords) {
-      ahead->some();
-      Unit::template load<4>(p, kRowBytes);
-      Unit::template load<5>(v0, kRowBytes);
-      Unit::template load<6>(v1, kRowBytes);
-      Unit::template dot<kSum, 4, 5>();
-      Unit::template dot<kSum + 1, 4, 6>();
-      if (s == 0) change<kOther>(places, 0);
-      else if (s == 1) change<kOther + 1>(places, 1);
+#pragma GCC unroll 4
+    for (int s = 0; s < kMoves; ++s) {
+      if (s < depths) {
+        ahead->some();
+        Unit::template load<4>(p + s * kTileWords, kRowBytes);
+        Unit::template load<5>(v0 + s * kTileWords, kRowBytes);
+        Unit::template load<6>(v1 + s * kTileWords, kRowBytes);
+        Unit::template dot<kSum, 4, 5>();
+        Unit::template dot<kSum + 1, 4, 6>();
+      }
+      move<kOther>(places, s);
     }
-    if (depths == 1) change<kOther + 1>(places, 1);
   }
 };
 
