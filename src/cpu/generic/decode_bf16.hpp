@@ -17,15 +17,18 @@ namespace flashmla::cpu {
 template <class Isa>
 struct DecodeBf16 {
   static void run(PartTask const& task) {
-    Tile tiles[2];
+    Tile tiles[3];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    Tiles<Isa>::locate(task, task.first_token + kTileTokens, &tiles[1]);
     Prefetcher<Isa>(task, &tiles[0]).all();
     QueryPairs<Isa>::pack(task);
     Softmax<Isa>::begin(task);
     int at = 0;
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
-      Tile const &tile = tiles[at], &next = tiles[at ^ 1];
-      Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
+    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at = (at + 1) % 3) {
+      Tile const &tile = tiles[at], &next = tiles[(at + 1) % 3];
+      Tile& far = tiles[(at + 2) % 3];
+      Tiles<Isa>::locate(task, token + 2 * kTileTokens, &far);
+      Prefetcher<Isa>::translate(task, far);
       score(task, tile, next);
       for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<true>(task, tile, block);
       weigh_values(task, tile, next, token == task.first_token);

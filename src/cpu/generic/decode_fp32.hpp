@@ -19,17 +19,20 @@ struct DecodeFp32 {
   static constexpr int kChunk = Isa::kHasTileFmaPair ? 288 : 192;
 
   static void run(PartTask const& task) {
-    Tile tiles[2];
+    Tile tiles[3];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
+    Tiles<Isa>::locate(task, task.first_token + kTileTokens, &tiles[1]);
     Prefetcher<Isa>(task, &tiles[0]).all();
     pack_queries(task);
     Softmax<Isa>::begin(task);
     int at = 0;
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
+    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at = (at + 1) % 3) {
       Tile const& tile = tiles[at];
-      Tiles<Isa>::locate(task, token + kTileTokens, &tiles[at ^ 1]);
+      Tile& far = tiles[(at + 2) % 3];
+      Tiles<Isa>::locate(task, token + 2 * kTileTokens, &far);
+      Prefetcher<Isa>::translate(task, far);
       Panel const panel = panel_of(task, tile);
-      Prefetcher<Isa> ahead(task, &tiles[at ^ 1]);
+      Prefetcher<Isa> ahead(task, &tiles[(at + 1) % 3]);
       score(task, tile, panel, &ahead);
       for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<false>(task, tile, block);
       weigh_values(task, tile, panel, token == task.first_token, &ahead);

@@ -26,16 +26,19 @@ struct DecodeTiles {
   static_assert(kStepTokens <= kMaxStepTokens);
 
   static void run(PartTask const& task) {
-    Step steps[2];
+    Step steps[3];
     locate(task, task.first_token, &steps[0]);
+    locate(task, task.first_token + kStepTokens, &steps[1]);
     Prefetcher<Isa>(task, steps[0].tiles).all();
     QueryPairs<Isa>::pack(task);
     Softmax<Isa>::begin(task);
     Unit::configure();
     int at = 0;
-    for (int32_t token = task.first_token; token < task.last_token; token += kStepTokens, at ^= 1) {
-      Step const &step = steps[at], &next = steps[at ^ 1];
-      locate(task, token + kStepTokens, &steps[at ^ 1]);
+    for (int32_t token = task.first_token; token < task.last_token; token += kStepTokens, at = (at + 1) % 3) {
+      Step const &step = steps[at], &next = steps[(at + 1) % 3];
+      Step& far = steps[(at + 2) % 3];
+      locate(task, token + 2 * kStepTokens, &far);
+      for (int i = 0; i < far.num_tiles; ++i) Prefetcher<Isa>::translate(task, far.tiles[i]);
       for (int i = 0; i < step.num_tiles; ++i) {
         if (token == task.first_token && i + 1 < step.num_tiles) Prefetcher<Isa>(task, &step.tiles[i + 1]).all();
         score(task, step.tiles[i], i, next.tiles[i]);
@@ -233,9 +236,9 @@ struct DecodeTiles {
         weigh_half<0>(task, step, block, places, &ahead);
         places.before = left;
         bool const is_last_block = block + 1 == task.num_blocks;
-        places.after = !is_last_block                              ? acc_tile(task, block + 1, column)
+        places.after = !is_last_block                           ? acc_tile(task, block + 1, column)
                        : column + 2 * kHalfColumns < task.v_dim ? acc_tile(task, 0, column + 2 * kHalfColumns)
-                                                                   : nullptr;
+                                                                : nullptr;
         weigh_half<2>(task, step, block, places, &ahead);
         places.before = right;
       }
