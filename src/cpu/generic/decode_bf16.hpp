@@ -5,7 +5,7 @@
 //   O^T[column][row] += V^T P^T   pairs of tokens; 16 columns of values are paired up while 16 others are multiplied
 //
 // Rows lie along the lanes everywhere, so softmax and rescaling never cross lanes. While the first block of rows scores
-// a tile, the next tile is prefetched to L2 at the pace of the products.
+// a tile, the next tile is prefetched to L2 at the pace of the products; addresses of the one after it are translated.
 #pragma once
 
 #include "cpu/generic/query_pairs.hpp"

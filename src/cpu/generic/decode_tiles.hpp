@@ -4,9 +4,11 @@
 //   P^T = exp2(S^T - max)         as in decode_bf16.hpp: rows along the lanes; then turned over to [row][token]
 //   O[row][column] += P V         16 rows of P are tile A; 16 columns of values, paired up over tokens, are tile B
 //
-// Four of the eight tiles hold sums, so that products do not wait for each other: 2 x 2 of them where there are two
-// blocks of rows, else 4 groups of tokens or 4 strips of columns. Whatever a tile register is loaded from or stored to,
-// except keys, lies in memory as one block of 1 KiB: rows further apart would share a few sets of L1.
+// Four of the eight tiles hold sums, so that products do not wait for each other. Scores: 2 x 2 of them where there are two
+// blocks of rows, else 4 groups of tokens. Outputs: two pairs of strips of columns; one pair is added to while the other goes
+// to memory and the next one comes, since a store of four tiles at once fills the queue of stores and stops everything behind.
+// Whatever a tile register is loaded from or stored to, except keys, lies in memory as one block of 1 KiB: rows further apart
+// would share a few sets of L1.
 //
 // A product of tiles takes 16 cycles, so what limits is the way between L2 and L1, and O is the most that goes it. Hence a
 // *step* of kStepTiles tiles of tokens: O comes by once a step, and the rows whose maximum rose are rescaled then; they
@@ -21,7 +23,7 @@ namespace flashmla::cpu {
 
 template <class Isa>
 struct DecodeTiles {
-  static constexpr int kStepTiles = 2;  // 4 are 4 % faster at 128 rows and 14 % slower at 16 (docs/perf/2026-11-26-cpu.md)
+  static constexpr int kStepTiles = 2;  // 4 are 9 % slower at 128 rows and 18 % at 16 (docs/perf/2026-11-27-cpu.md)
   static constexpr int kStepTokens = kStepTiles * kTileTokens;
   static_assert(kStepTokens <= kMaxStepTokens);
 
@@ -127,13 +129,15 @@ struct DecodeTiles {
     int depths;
   };
   static KeyPart latent_part(PartTask const& task, TokenGroup const* groups, int num_groups, int block) {
-    KeyPart part = {{}, {}, {queries(task, block), queries(task, block + 1)}, task.latent / kDepth};
+    KeyPart part = {{}, {}, {queries(task, block), nullptr}, task.latent / kDepth};
+    if (block + 1 < task.num_blocks) part.queries[1] = queries(task, block + 1);
     for (int g = 0; g < num_groups; ++g) part.keys[g] = groups[g].latent, part.bytes[g] = groups[g].latent_bytes;
     return part;
   }
   static KeyPart rope_part(PartTask const& task, TokenGroup const* groups, int num_groups, int block) {
     ptrdiff_t const offset = static_cast<ptrdiff_t>(task.latent) * kBlockRows;
-    KeyPart part = {{}, {}, {queries(task, block) + offset, queries(task, block + 1) + offset}, task.rope / kDepth};
+    KeyPart part = {{}, {}, {queries(task, block) + offset, nullptr}, task.rope / kDepth};
+    if (block + 1 < task.num_blocks) part.queries[1] = queries(task, block + 1) + offset;
     for (int g = 0; g < num_groups; ++g) part.keys[g] = groups[g].rope, part.bytes[g] = groups[g].rope_bytes;
     return part;
   }
