@@ -50,6 +50,13 @@ PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& sha
   return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks), latent);
 }
 
+/// What a kernel must be able to do for a call.
+Calls calls_of(DenseDecodeParams const& params) {
+  StartParams const& start = params.start;
+  if (start.is_ragged() || start.is_chunked != 0) return Calls::kAny;
+  return int64_t{2} * start.batch * start.num_row_tiles <= params.max_workers ? Calls::kFew : Calls::kMany;
+}
+
 class HopperDecodePlan final : public core::DecodePlan {
  public:
   HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
@@ -65,9 +72,7 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
-  /// The kernel of calls that are ragged, or not.
-  [[nodiscard]] DenseDecodeKernel decode_kernel(bool is_ragged) const {
-    Calls const calls = is_ragged || problem_.batch_invariant ? Calls::kAny : Calls::kUniform;
+  [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls) const {
     return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens), calls, problem_.format->latent};
   }
 
@@ -89,7 +94,7 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
   DeviceGuard const guard("plan_create", device_.index);
   RelaxedCapture const relaxed;
   prepare_plan_schedule();
-  for (bool const is_ragged : {false, true}) prepare_dense_decode(decode_kernel(is_ragged));
+  for (Calls const calls : {Calls::kFew, Calls::kMany, Calls::kAny}) prepare_dense_decode(decode_kernel(calls));
 }
 
 // The legacy and per-thread default streams belong to whatever device is current, so they need no check.
@@ -133,7 +138,7 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
-  launch_dense_decode(decode_kernel(call.q_offsets != nullptr), params, stream);
+  launch_dense_decode(decode_kernel(calls_of(params)), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
@@ -161,7 +166,7 @@ std::string HopperDecodePlan::describe() const {
        << " a worker\n"
        << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
        << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
-       << describe_dense_decode(decode_kernel(false)) << '\n';
+       << describe_dense_decode(decode_kernel(problem_.batch_invariant ? Calls::kAny : Calls::kMany)) << '\n';
   if (problem_.batch_invariant)
     text << "batch-invariant chunks of " << problem_.chunk_tokens << " tokens, at most " << chunk_places(problem_).max_chunks
          << " a request\n";

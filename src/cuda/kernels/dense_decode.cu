@@ -31,8 +31,15 @@ Kernel kernel_of(Paging paging) {
 
 template <class Element, int kLatent>
 Kernel kernel_of(DenseDecodeKernel const& kernel) {
-  return kernel.calls == Calls::kUniform ? kernel_of<Element, Calls::kUniform, kLatent>(kernel.paging)
-                                         : kernel_of<Element, Calls::kAny, kLatent>(kernel.paging);
+  switch (kernel.calls) {
+    case Calls::kFew:
+      return kernel_of<Element, Calls::kFew, kLatent>(kernel.paging);
+    case Calls::kMany:
+      return kernel_of<Element, Calls::kMany, kLatent>(kernel.paging);
+    case Calls::kAny:
+      return kernel_of<Element, Calls::kAny, kLatent>(kernel.paging);
+  }
+  throw core::Error(FLASHMLA_INTERNAL, "decode: calls: got unknown ones, expected few, many or any");
 }
 
 Kernel kernel_for(DenseDecodeKernel const& kernel) {

@@ -114,7 +114,7 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     read_visible(row.visible, params, part, me.thread);
     ptx::mbarrier_wait(s.q_full, part_index & 1);
     if (!params.q_is_tensor) load_q_latent<kLatent>(s, params, part);
-    attend<Element, kPaging>(row, s, params, part, rope, me);
+    attend<Element, kPaging, kCalls>(row, s, params, part, rope, me);
     me.tiles += part.num_tiles;
     float(&shares)[2][kCtaRows] = s.row_sum[part_index % 2];
 #pragma unroll
@@ -123,6 +123,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
       row.sum[half] += __shfl_xor_sync(0xffffffffU, row.sum[half], 2);
       if (me.lane % 4 == 0) shares[me.warpgroup][fragment_row(me.thread, half)] = row.sum[half];
     }
+    bool const may_take = kCalls != Calls::kFew && part_index > 0 && part.is_first_of_two() && !is_chunked<kCalls>(params);
+    if (may_take && threadIdx.x == 0) s.takes_item[part_index % 2] = take_item(params, s.items[me.events]) ? 1U : 0U;
     ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -130,7 +132,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
       row.sum[half] = shares[0][local] + shares[1][local];
     }
     prefetch_q_rope(s, params, part_index + 1, me.thread);
-    write_part<kCalls>(row.o, row.max, row.sum, params, part, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
+    bool const takes_item = may_take && s.takes_item[part_index % 2] != 0;
+    write_part<kCalls>(row, params, part, takes_item, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
     if (part.is_whole() || is_chunked<kCalls>(params)) continue;
     arrive_warp(s.stored[me.events++], me.lane);
   }
@@ -139,6 +142,7 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
+    if (s.items[event].num_splits == 0) continue;  // written already
     merge_item<kLatent>(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]},
                         s.merges_all[event]);
   }
@@ -182,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (!work.fits && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == kConsumerThreads)
         record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, work.batch);
       Sources const from{maps, params, ptx::kEvictFirst};
-      if constexpr (kCalls == Calls::kUniform) {
+      if constexpr (kCalls != Calls::kAny) {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
         has_published = produce<kPaging, kCalls, kLatent>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
       } else {

@@ -43,8 +43,9 @@ constexpr Paging choose_paging(int32_t page_tokens) {
 }
 /// What a kernel has code for: short calls notice what they have no use for.
 enum class Calls : int32_t {
-  kUniform,  // every request has as many query tokens, and is cut where it balances best
-  kAny,      // ragged and batch-invariant calls as well
+  kFew,   // every request has as many query tokens, and is cut where it balances best; at most half as many items as workers
+  kMany,  // the same of any number: CTAs have several parts
+  kAny,   // ragged and batch-invariant calls as well
 };
 
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.

@@ -12,6 +12,8 @@
 
 namespace flashmla::cuda::dense_decode {
 
+inline constexpr int kManyTiles = 32;  // of a part, so that its tiles come in time
+
 /// What a consumer thread keeps about its two rows (halves 0 and 1, 8 rows apart) and its half of O.
 template <int kLatent>
 struct RowState {
@@ -307,17 +309,21 @@ __device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32
 }
 
 /// All tiles of a part: own ones in full, the other's as PV only.
-template <class Element, Paging kPaging, int kLatent>
+template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseDecodeParams const& params, Part const& part,
                                        uint32_t (&rope)[4][4], Consumer& me) {
   uint32_t const count = me.tiles;
+  bool const keys_first =
+      kCalls != Calls::kFew && me.warpgroup == 1 && (params.start.group > 2 || (params.start.group == 2 && part.num_tiles >= kManyTiles));
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
     QkOperands const operands = qk_operands<kPaging, kLatent>(s, stage, me.warpgroup);
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.
-    bool const has_other = i > 0;
+    // Where CTAs in step share what they read, arithmetic is the limit, and K is there: then the right warpgroup multiplies its
+    // own K while the left one is at its softmax, and the other's P V during its own softmax.
+    bool const has_other = i > 0 && !keys_first;
     if (has_other) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);
     if (has_other && !has_landed) {
@@ -341,6 +347,7 @@ __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseD
     ptx::pin_registers(row.o);
     if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
     arrive_warp(s.empty[stage][kRope], me.lane);
+    if (keys_first) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     int32_t const valid = s.valid[stage];
     if (valid < kTileTokens) zero_tail<kPaging, kLatent>(s, stage, valid, me);
     int32_t const base = (part.first_tile + i) * kTileTokens;
@@ -353,6 +360,11 @@ __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseD
     uint32_t p[4][4];
     float new_max[2] = {row.max[0], row.max[1]}, sum[2];
     softmax<Element>(scores, p, new_max, sum, params.scale_log2);
+    if constexpr (kCalls != Calls::kFew) {
+      ptx::wgmma_wait<0>();
+      ptx::pin_registers(row.o);
+      if (keys_first) end_other_pv(s, stage ^ 1, me);
+    }
     publish(s, p, new_max, me);
     rescale(row, new_max);
     row.sum[0] += sum[0], row.sum[1] += sum[1];

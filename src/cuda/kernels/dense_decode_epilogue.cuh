@@ -102,10 +102,13 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[kCount], float 
   }
 }
 
-/// The thread's two rows at the end of a part; max (log2 units) and sum are those of the whole row.
-template <Calls kCalls, int kCount>
-__device__ __forceinline__ void write_part(float (&o)[kCount], float const (&max)[2], float const (&sum)[2],
-                                           DenseDecodeParams const& params, Part const& part, OutputThread const& me) {
+/// The thread's two rows at the end of a part whose max (log2 units) and sum are those of the whole row. `takes_item`: the item's
+/// other part is in memory, and is to be added.
+template <Calls kCalls, int kLatent>
+__device__ __forceinline__ void write_part(RowState<kLatent>& row, DenseDecodeParams const& params, Part const& part, bool takes_item,
+                                           OutputThread const& me) {
+  float(&o)[kOutputs<kLatent>] = row.o;
+  float const(&max)[2] = row.max, (&sum)[2] = row.sum;
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;
   RowEnds ends;
@@ -115,15 +118,17 @@ __device__ __forceinline__ void write_part(float (&o)[kCount], float const (&max
     ends.lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
     ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
   }
-  if (!part.is_whole()) return write_partial_rows(o, ends, partial_place<kCalls>(params, part), params, me);
+  if (__builtin_expect(takes_item, 0)) add_other_part(o, ends, params, me);
+  else if (!part.is_whole()) return write_partial_rows(o, ends, partial_place<kCalls>(params, part), params, me);
   if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       int32_t const index = part.rows.row_begin + fragment_row(me.thread, half), rows = part.rows.num_rows;
-      RowTarget const row = row_target(params, part.rows, min(index, rows - 1));
-      factor[half] = ends.lse_log2[half] == -INFINITY ? 0.0F : ends.inverse[half] * sink_factor_of(params, row.head, ends.lse_log2[half]);
-      if (me.warpgroup == 0 && me.lane % 4 == 0 && index < rows) write_lse(params, part.rows, row, ends.lse_log2[half]);
+      RowTarget const target = row_target(params, part.rows, min(index, rows - 1));
+      factor[half] =
+          ends.lse_log2[half] == -INFINITY ? 0.0F : ends.inverse[half] * sink_factor_of(params, target.head, ends.lse_log2[half]);
+      if (me.warpgroup == 0 && me.lane % 4 == 0 && index < rows) write_lse(params, part.rows, target, ends.lse_log2[half]);
     }
     if (params.out_dtype == FLASHMLA_BF16) store_rows_wide<__nv_bfloat16>(o, factor, params, part, me);
     else store_rows_wide<__half>(o, factor, params, part, me);

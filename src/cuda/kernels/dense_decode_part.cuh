@@ -50,6 +50,8 @@ struct alignas(16) Part {
   int32_t num_splits;  // parts of the item
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
+  /// The item's other part was the first thing that the next worker did: it may be in memory long before this one ends.
+  [[nodiscard]] __device__ __forceinline__ bool is_first_of_two() const { return num_splits == 2 && split == 0; }
 };
 
 template <Calls kCalls>

@@ -6,6 +6,9 @@
 // Slices. A row's 512 values lie in 16 chunks of 64 bytes, 256 values in 8. Of an item's C = 16 * rows chunks, part p of n merges
 //   chunks C p / n .. C (p + 1) / n, so that every CTA has the same to do however many rows and parts there are.
 //
+// Two parts. Of items cut in two, the second part is the first thing that its CTA does, and the first part the last. Where that finds
+//   the other in memory, it takes the item: it adds what is there to what it holds, and writes the rows like those of a whole item.
+//
 // Order. A counter an item: parts that have arrived, parts that are done with it, parts that would not wait. When a CTA has
 //   stored its part, one thread adds it (release); once the CTA has no tiles left, that thread waits (acquire) until all have
 //   arrived. Not every warp for itself: additions to one address queue up. Nothing guarantees that the GPU runs all CTAs of a
@@ -55,11 +58,11 @@ struct OutputThread {
 struct alignas(16) SharedItem {
   RowSpan rows;
   int32_t split;
-  int32_t num_splits;
+  int32_t num_splits;  // 0: there is nothing to do about it
 };
 
 // Fields of an item's counter.
-inline constexpr uint32_t kArrived = 1U, kDone = 1U << 10, kImpatient = 1U << 20, kCountMask = kDone - 1;
+inline constexpr uint32_t kArrived = 1U, kDone = 1U << 10, kImpatient = 1U << 20, kTaken = 1U << 31, kCountMask = kDone - 1;
 
 __device__ __forceinline__ int32_t first_worker_of(SharedItem const& item) { return static_cast<int32_t>(blockIdx.y) - item.split; }
 
@@ -97,6 +100,17 @@ struct RowEnds {
   float inverse[2];   // 1 / l; 0 then
 };
 
+/// The power of two that brings a row's values close to FP16's largest, and back: 2^14 <= largest * up < 2^15, and down = 1 / up,
+/// both exact; tiny rows keep what up = 2^126 leaves of them.
+struct RowScale {
+  float up, down;
+
+  __device__ __forceinline__ explicit RowScale(float largest) {
+    uint32_t const exponent = max(__float_as_uint(largest) >> 23, 15U);
+    up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
+  }
+};
+
 /// Where the CTA's 64 rows of a partial result go.
 struct PartialPlace {
   int64_t first_row;
@@ -120,9 +134,7 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], Row
   for (int half = 0; half < 2; ++half) {
     if (fragment_row(me.thread, half) >= place.num_rows) continue;
     int64_t const row = place.first_row + fragment_row(me.thread, half);
-    // 2^14 <= largest * up < 2^15, and down = 1 / up, both exact; tiny rows keep what up = 2^126 leaves of them.
-    uint32_t const exponent = max(__float_as_uint(largest[half]) >> 23, 15U);
-    float const up = __uint_as_float((268U - exponent) << 23), down = __uint_as_float((exponent - 14U) << 23);
+    RowScale const scale(largest[half]);
     uint4* const values =
         static_cast<uint4*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> + me.lane % 4;
 #pragma unroll
@@ -130,12 +142,51 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], Row
       uint32_t word[4];
 #pragma unroll
       for (int k = 0; k < 4; ++k)
-        word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * up, o[accumulator_index(4 * i + k, half, 1)] * up);
+        word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * scale.up, o[accumulator_index(4 * i + k, half, 1)] * scale.up);
       __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
     }
     if (me.lane % 4 == 0)
       __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup,
-             make_float2(ends.lse_log2[half], down * ends.inverse[half]));
+             make_float2(ends.lse_log2[half], scale.down * ends.inverse[half]));
+  }
+}
+
+/// Adds the second of an item's two parts to the first, which the threads hold: O becomes the sum, and its ends those of both
+/// rows. The first part is rounded to FP16 like the second, so that whoever adds them up gets the same bits.
+template <int kCount>
+__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, DenseDecodeParams const& params, OutputThread const& me) {
+  constexpr int kLatent = kCount * 4;
+  int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y), 1);
+  float largest[2];
+  largest_of_rows(o, largest);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int64_t const row = first_row + fragment_row(me.thread, half);
+    float2 const other_row = __ldcg(reinterpret_cast<float2 const*>(params.partial_rows) + row * 2 + me.warpgroup);
+    uint4 values[kCount / 16];
+#pragma unroll
+    for (int i = 0; i < kCount / 16; ++i)
+      values[i] = __ldcg(static_cast<uint4 const*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> +
+                         me.lane % 4 + 4 * i);
+    RowScale const scale(largest[half]);
+    float const max = fmaxf(ends.lse_log2[half], other_row.x), reference = max == -INFINITY ? 0.0F : max;
+    float const weight[2] = {ptx::exp2_approx(ends.lse_log2[half] - reference), ptx::exp2_approx(other_row.x - reference)};
+    float const factor[2] = {weight[0] * (scale.down * ends.inverse[half]), weight[1] * other_row.y}, sum = weight[0] + weight[1];
+#pragma unroll
+    for (int i = 0; i < kCount / 16; ++i) {
+      uint32_t const words[4] = {values[i].x, values[i].y, values[i].z, values[i].w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        float &low = o[accumulator_index(4 * i + k, half, 0)], &high = o[accumulator_index(4 * i + k, half, 1)];
+        uint32_t const own_word = pack<__half>(low * scale.up, high * scale.up);
+        float2 const own = __half22float2(reinterpret_cast<__half2 const&>(own_word));
+        float2 const other = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+        low = fmaf(factor[1], other.x, fmaf(factor[0], own.x, 0.0F)), high = fmaf(factor[1], other.y, fmaf(factor[0], own.y, 0.0F));
+      }
+    }
+    bool const is_empty = !(sum > 0.0F);
+    ends.lse_log2[half] = is_empty ? -INFINITY : max + log2f(sum);
+    ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum);
   }
 }
 
@@ -146,16 +197,19 @@ __device__ __forceinline__ bool arrive_at_item(DenseDecodeParams const& params, 
   return (before & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits) && before >= kImpatient;
 }
 
-/// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive. One thread.
+/// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive, or when another has
+/// taken the item. One thread.
 __device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
   auto const parts = static_cast<uint32_t>(item.num_splits);
   int64_t const start = clock64();
-  while ((ptx::load_acquire(&counter) & kCountMask) != parts) {
+  uint32_t count;
+  while (((count = ptx::load_acquire(&counter)) & kCountMask) != parts) {
     if (clock64() - start < kPatience) continue;
-    return (ptx::add_acquire_release(&counter, kImpatient) & kCountMask) == parts;
+    count = ptx::add_acquire_release(&counter, kImpatient);
+    break;
   }
-  return true;
+  return (count & kCountMask) == parts && count < kTaken;
 }
 
 /// One thread, when the CTA needs the counter no more. What it has yet to read stays as it is until the grid ends.
@@ -163,6 +217,17 @@ __device__ __forceinline__ void leave_item(DenseDecodeParams const& params, Shar
   uint32_t& counter = item_counter(params, item);
   uint32_t const before = atomicAdd(&counter, kDone);
   if ((before / kDone & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits)) atomicExch(&counter, 0U);
+}
+
+/// For the first of two parts, before it is written: true if the other is in memory, so that this CTA adds it to its own and nobody
+/// has to do more about the item. One thread.
+__device__ __forceinline__ bool take_item(DenseDecodeParams const& params, SharedItem& item) {
+  uint32_t& counter = item_counter(params, item);
+  if ((ptx::load_acquire(&counter) & kCountMask) != 1U) return false;
+  uint32_t const before = atomicAdd(&counter, kTaken + kDone + kArrived);
+  if ((before / kDone & kCountMask) == 1U) atomicExch(&counter, 0U);  // the other would not wait
+  item.num_splits = 0;
+  return true;
 }
 
 /// What the sink leaves of a row's output.
@@ -306,7 +371,7 @@ __device__ __forceinline__ float finish_row(DenseDecodeParams const& params, Sha
   bool const is_empty = !(max_sum.y > 0.0F);
   float const lse_log2 = is_empty ? -INFINITY : max_sum.x + log2f(max_sum.y);
   if (is_first) write_lse(params, item.rows, row, lse_log2);
-  return is_empty ? 0.0F : __fdividef(sink_factor_of(params, row.head, lse_log2), max_sum.y);
+  return is_empty ? 0.0F : __fdividef(1.0F, max_sum.y) * sink_factor_of(params, row.head, lse_log2);
 }
 
 /// A merged unit to out; the first of a row also brings its lse.
@@ -406,9 +471,10 @@ __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeP
                                                MergeGate const& gate) {
   Slice const slice = slice_of<kLatent>(item, split, min(kCtaRows, item.rows.num_rows - item.rows.row_begin));
   if (slice.num_units == 0) return;
-  if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8, kLatent>(memory, params, item, slice, gate);
-  else if (item.num_splits > 2) merge_slice<2, 4, kLatent>(memory, params, item, slice, gate);
-  else merge_slice<4, 2, kLatent>(memory, params, item, slice, gate);
+  // Slices of two parts: in the order, and to the bits, of add_other_part.
+  if (item.num_splits == 2) merge_slice<4, 2, kLatent>(memory, params, item, slice, gate);
+  else if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8, kLatent>(memory, params, item, slice, gate);
+  else merge_slice<2, 4, kLatent>(memory, params, item, slice, gate);
 }
 
 /// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.
