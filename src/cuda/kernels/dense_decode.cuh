@@ -142,9 +142,9 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
-    if (s.items[event].num_splits == 0) continue;  // written already
-    merge_item<kLatent>(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]},
-                        s.merges_all[event]);
+    if (kCalls != Calls::kFew && s.items[event].num_splits == 0) continue;  // written already
+    merge_item<kCalls, kLatent>(reinterpret_cast<MergeMemory&>(s.kv), params, s.items[event], {s.mergeable[event], s.can_merge[event]},
+                                s.merges_all[event]);
   }
 }
 
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       }
     }
     int32_t const event = warp - kFirstPublisher;
-    if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item(s, params, event, has_published);
+    if ((event == 0 || event == 1) && threadIdx.x % 32 == 0) gather_item<kCalls>(s, params, event, has_published);
   } else {
     ptx::register_increase<kConsumerRegisters<kLatent>>();
     consume<Element, kPaging, kCalls, kLatent>(s, params, warpgroup);

@@ -197,19 +197,21 @@ __device__ __forceinline__ bool arrive_at_item(DenseDecodeParams const& params, 
   return (before & kCountMask) + 1U == static_cast<uint32_t>(item.num_splits) && before >= kImpatient;
 }
 
-/// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive, or when another has
-/// taken the item. One thread.
+/// Waits until all parts are in memory; false when this CTA gave up, and leaves its slice to the last to arrive. One thread.
 __device__ __forceinline__ bool wait_for_parts(DenseDecodeParams const& params, SharedItem const& item) {
   uint32_t& counter = item_counter(params, item);
   auto const parts = static_cast<uint32_t>(item.num_splits);
   int64_t const start = clock64();
-  uint32_t count;
-  while (((count = ptx::load_acquire(&counter)) & kCountMask) != parts) {
+  while ((ptx::load_acquire(&counter) & kCountMask) != parts) {
     if (clock64() - start < kPatience) continue;
-    count = ptx::add_acquire_release(&counter, kImpatient);
-    break;
+    return (ptx::add_acquire_release(&counter, kImpatient) & kCountMask) == parts;
   }
-  return (count & kCountMask) == parts && count < kTaken;
+  return true;
+}
+
+/// Once all parts are in memory: whether the first of two has taken the item.
+__device__ __forceinline__ bool is_taken(DenseDecodeParams const& params, SharedItem const& item) {
+  return item.num_splits == 2 && item.split == 1 && ptx::load_acquire(&item_counter(params, item)) >= kTaken;
 }
 
 /// One thread, when the CTA needs the counter no more. What it has yet to read stays as it is until the grid ends.
@@ -466,25 +468,26 @@ __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodePara
   }
 }
 
-template <int kLatent>
+template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void merge_slice_of(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
                                                MergeGate const& gate) {
   Slice const slice = slice_of<kLatent>(item, split, min(kCtaRows, item.rows.num_rows - item.rows.row_begin));
   if (slice.num_units == 0) return;
   // Slices of two parts: in the order, and to the bits, of add_other_part.
-  if (item.num_splits == 2) merge_slice<4, 2, kLatent>(memory, params, item, slice, gate);
-  else if (item.num_splits > 4 || slice.num_units < kOutputThreads) merge_slice<1, 8, kLatent>(memory, params, item, slice, gate);
-  else merge_slice<2, 4, kLatent>(memory, params, item, slice, gate);
+  bool const may_share = kCalls == Calls::kFew || item.num_splits > 2;
+  if (item.num_splits > 4 || (may_share && slice.num_units < kOutputThreads)) merge_slice<1, 8, kLatent>(memory, params, item, slice, gate);
+  else if (item.num_splits > 2) merge_slice<2, 4, kLatent>(memory, params, item, slice, gate);
+  else merge_slice<4, 2, kLatent>(memory, params, item, slice, gate);
 }
 
 /// Merges what this CTA owes to an item: its slice, and all others too where `merges_all` says so once the gate is open.
-template <int kLatent>
+template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void merge_item(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                            MergeGate const& gate, uint32_t const& merges_all) {
   int32_t count = 1;
 #pragma unroll 1
   for (int32_t i = 0, split = item.split; i < count; ++i) {
-    merge_slice_of<kLatent>(memory, params, item, split, gate);
+    merge_slice_of<kCalls, kLatent>(memory, params, item, split, gate);
     if (i == 0) {
       gate.wait();
       count = merges_all != 0 ? item.num_splits : 1;

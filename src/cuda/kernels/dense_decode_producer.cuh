@@ -79,13 +79,15 @@ __device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk wal
 
 /// Warp 9 + event, one thread, when the CTA's last tile is on its way: publishes a part that other CTAs wait for, so that no
 /// consumer waits for its own stores, and waits for theirs.
+template <Calls kCalls>
 __device__ __forceinline__ void gather_item(Shared& s, DenseDecodeParams const& params, int32_t event, bool has_published) {
   ptx::mbarrier_wait(s.stored[event], 0);
   if (!has_published) publish(s, params, event);
   SharedItem const item = s.items[event];
   if (item.num_splits == 0) return;
   ptx::mbarrier_wait(s.stored[1], 0);
-  s.can_merge[event] = wait_for_parts(params, item) ? 1U : 0U;
+  bool const is_complete = wait_for_parts(params, item);
+  s.can_merge[event] = is_complete && (kCalls == Calls::kFew || !is_taken(params, item)) ? 1U : 0U;
   ptx::mbarrier_arrive(s.mergeable[event]);
   leave_item(params, item);
 }

@@ -42,7 +42,6 @@ struct Shared {
   SharedItem items[2];            // [event]: items that this CTA has a part of; it has at most two parts that are not whole
   uint32_t can_merge[2];          // [event]: their parts are in memory; 0: others merge
   uint32_t merges_all[2];         // [event]: this CTA is the last, and others would not wait
-  uint32_t takes_item[2];         // [part % 2], of the first of two parts: this CTA adds the other, which is in memory
   uint64_t full[kStages][kCopies];
   uint64_t empty[kStages][3];
   uint64_t p_ready[2];
@@ -52,6 +51,7 @@ struct Shared {
   uint64_t announced;
   uint64_t q_full;
   uint64_t q_free;
+  uint32_t takes_item[2];  // [part % 2], of the first of two parts: this CTA adds the other, which is in memory
 };
 static_assert(sizeof(Shared) <= 232448);
 
