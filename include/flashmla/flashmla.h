@@ -122,7 +122,7 @@ typedef struct flashmla_view {
 enum {
   FLASHMLA_PROBLEM_CAUSAL = 1u << 0,         /* bottom-right: q token i of s_q sees keys < kv_len - s_q + i + 1 */
   FLASHMLA_PROBLEM_HAS_SCALE = 1u << 1,      /* `scale` is set (zero is legal) */
-  FLASHMLA_PROBLEM_BATCH_INVARIANT = 1u << 2 /* a row's bits depend neither on its batch mates nor on threads or the schedule; CPU only */
+  FLASHMLA_PROBLEM_BATCH_INVARIANT = 1u << 2 /* a row's bits: not its batch mates', threads' or schedule's; a GPU needs max_kv_len */
 };
 typedef struct flashmla_problem {
   uint32_t struct_size;

@@ -173,8 +173,7 @@ void add_bench(CLI::App& app, Action& chosen) {
   command->add_option("--dtype", options->dtypes, "bf16, fp16, bf16_320, bf16_288, or on the CPU fp32")
       ->delimiter(',')
       ->capture_default_str();
-  auto* const invariant =
-      command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
+  auto* const invariant = command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates");
   command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")
       ->check(whole_number(0, 2147483647))
       ->needs(invariant);

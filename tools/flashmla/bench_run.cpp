@@ -83,7 +83,10 @@ Problem BenchCall::problem(BenchCase const& shape) {
   problem.page_tokens = shape.page_tokens;
   problem.max_q_tokens = shape.q_tokens;
   problem.max_total_kv_tokens = shape.total_tokens();
-  if (shape.batch_invariant) problem.set_batch_invariant(shape.chunk_tokens);
+  if (shape.batch_invariant) {
+    problem.set_batch_invariant(shape.chunk_tokens);
+    problem.max_kv_len = shape.kv_tokens;  // a GPU keeps a place for every chunk
+  }
   return problem.set_causal();
 }
 

@@ -37,7 +37,11 @@ Problem problem_of(PlanOptions const& options) {
   Problem problem = Problem::decode(options.heads, parse_dtype(options.dtype).format, static_cast<int64_t>(options.kv_len.size()));
   problem.page_tokens = options.page_tokens;
   problem.max_q_tokens = most_q_tokens(options);
-  if (options.batch_invariant) problem.set_batch_invariant(options.chunk_tokens);
+  if (options.batch_invariant) {
+    problem.set_batch_invariant(options.chunk_tokens);
+    // A GPU keeps a place for every chunk.
+    problem.max_kv_len = std::max(1, *std::max_element(options.kv_len.begin(), options.kv_len.end()));
+  }
   return problem.set_causal();
 }
 
@@ -143,8 +147,7 @@ void add_plan(CLI::App& app, Action& chosen) {
       ->excludes(uniform);
   command->add_option("--page", options->page_tokens, "tokens a page")->check(whole_number(1, 2147483647))->capture_default_str();
   command->add_option("--dtype", options->dtype, "bf16, fp16, bf16_320, bf16_288, or on the CPU fp32")->capture_default_str();
-  auto* const invariant =
-      command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates (CPU only)");
+  auto* const invariant = command->add_flag("--batch-invariant", options->batch_invariant, "bits that do not depend on batch mates");
   command->add_option("--chunk", options->chunk_tokens, "tokens a chunk with --batch-invariant, a multiple of 64; 0: the library's choice")
       ->check(whole_number(0, 2147483647))
       ->needs(invariant);

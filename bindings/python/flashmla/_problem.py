@@ -27,8 +27,8 @@ class Problem:
     "fp16" or "fp32" (for partial results that will be merged), by default q_dtype. causal: bottom-right aligned, query token i of s_q
     sees the keys before kv_len - s_q + i + 1. scale: softmax scale, finite and >= 0, by default qk_dim ** -0.5. lse_base, lse_layout,
     empty_row: see those enums; natural logarithm, [batch, h_q, q_tokens] and +inf by default. batch_invariant: a row's bits do not depend
-    on its batch mates, on threads or on the schedule (CPU only); chunk_tokens is then the split size, a multiple of 64 (0: the library
-    chooses).
+    on its batch mates, on threads, multiprocessors or the schedule; on a GPU max_kv_len must be given. chunk_tokens is then the split
+    size, a multiple of 64 (0: the library chooses).
     """
 
     h_q: int
