@@ -14,15 +14,6 @@ namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kManyTiles = 32;  // of a part, so that its tiles come in time
 
-/// What a consumer thread keeps about its two rows (halves 0 and 1, 8 rows apart) and its half of O.
-template <int kLatent>
-struct RowState {
-  float o[kOutputs<kLatent>];  // [blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x kLatent / 2 half
-  float max[2];                // m: reference of o and sum, log2 units
-  float sum[2];                // this thread's share of l, from its warpgroup's own tiles
-  int32_t visible[2];          // keys that the row sees
-};
-
 struct Consumer {
   int32_t warpgroup;  // 0 left, 1 right
   int32_t thread;     // in the warpgroup

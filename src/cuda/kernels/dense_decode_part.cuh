@@ -183,6 +183,15 @@ __device__ __forceinline__ int64_t chunk_row(DenseDecodeParams const& params, Ro
   return (head * params.max_chunks + chunk) * params.chunk_rows + row;
 }
 
+/// What a consumer thread keeps about its two rows (halves 0 and 1, 8 rows apart) and its half of O.
+template <int kLatent>
+struct RowState {
+  float o[kOutputs<kLatent>];  // [blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x kLatent / 2 half
+  float max[2];                // m: reference of o and sum, log2 units
+  float sum[2];                // this thread's share of l, from its warpgroup's own tiles
+  int32_t visible[2];          // keys that the row sees
+};
+
 /// Where a row belongs.
 struct RowTarget {
   int32_t token, head;  // token: of q, out and lse; head: among all query heads
