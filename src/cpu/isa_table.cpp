@@ -10,7 +10,7 @@ namespace flashmla::cpu {
 namespace {
 
 constexpr IsaRow kTable[] = {
-    // 3.7 to 10 times as fast as AVX-512 BF16 on one thread (16 and 128 heads, 4,096 tokens; docs/perf/2026-11-27-cpu.md).
+    // 3.7 to 10 times as fast as AVX-512 BF16 on one thread (16 and 128 heads, 4,096 tokens; docs/perf/2026-11-26-cpu-amx.md).
     {FLASHMLA_ISA_AMX_BF16, "cpu.decode.amx_bf16",
      "BF16_576, BF16_320 and BF16_288 by products of AMX tiles, FP16_576 and FP32_576 in float32; any page size, h_q, h_kv, q_tokens",
      &kAmxBf16Kernels},

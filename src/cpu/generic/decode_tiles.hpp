@@ -23,7 +23,7 @@ namespace flashmla::cpu {
 
 template <class Isa>
 struct DecodeTiles {
-  static constexpr int kStepTiles = 2;  // 4 are 9 % slower at 128 rows and 18 % at 16 (docs/perf/2026-11-27-cpu.md)
+  static constexpr int kStepTiles = 2;  // 4 are 9 % slower at 128 rows and 18 % at 16 (docs/perf/2026-11-26-cpu-amx.md)
   static constexpr int kStepTokens = kStepTiles * kTileTokens;
   static_assert(kStepTokens <= kMaxStepTokens);
 

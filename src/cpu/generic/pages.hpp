@@ -110,7 +110,7 @@ struct Prefetcher {
         token(first) {}
 
   /// Asks for both ends of each token of a tile that is due after the next. What counts is the translation of their addresses: a walk
-  /// through page tables, for which the lines asked for later would have to wait (docs/perf/2026-11-27-cpu.md).
+  /// through page tables, for which the lines asked for later would have to wait (docs/perf/2026-11-26-cpu-amx.md).
   static void translate(PartTask const& task, Tile const& far) {
     int const last_byte = task.rope * number_bytes(task.keys.storage) - 1;
     for (int t = 0; t < far.num_groups * kGroupTokens; ++t) {
