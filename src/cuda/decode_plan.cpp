@@ -50,13 +50,6 @@ PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& sha
   return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks), latent);
 }
 
-/// What a kernel must be able to do for a call.
-Calls calls_of(DenseDecodeParams const& params) {
-  StartParams const& start = params.start;
-  if (start.is_ragged() || start.is_chunked != 0) return Calls::kAny;
-  return int64_t{2} * start.batch * start.num_row_tiles <= params.max_workers ? Calls::kFew : Calls::kMany;
-}
-
 class HopperDecodePlan final : public core::DecodePlan {
  public:
   HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
@@ -138,7 +131,9 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
-  launch_dense_decode(decode_kernel(calls_of(params)), params, stream);
+  bool const is_uniform = !params.start.is_ragged() && params.start.is_chunked == 0;
+  Calls const calls = choose_calls(is_uniform, int64_t{params.start.batch} * params.start.num_row_tiles, params.max_workers);
+  launch_dense_decode(decode_kernel(calls), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {

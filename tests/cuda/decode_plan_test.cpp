@@ -102,6 +102,13 @@ TEST(ChoosePaging, byWhatLiesInOnePage) {
   for (int32_t page : {1, 2, 4, 12, 63, 65, 100}) EXPECT_EQ(choose_paging(page), Paging::kRows) << page;
 }
 
+TEST(ChooseCalls, byItemsAndWorkers) {
+  for (int64_t items : {int64_t{0}, int64_t{1}, int64_t{66}}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kFew) << items;
+  for (int64_t items : {int64_t{67}, int64_t{132}, int64_t{1} << 32}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kMany) << items;
+  EXPECT_EQ(choose_calls(true, 1, 1), Calls::kMany);
+  for (int64_t items : {1, 1000}) EXPECT_EQ(choose_calls(false, items, 132), Calls::kAny) << items;
+}
+
 TEST(PartialLayout, holdsTwoPartialResultsAWorker) {
   for (int32_t group = 1; group <= kMaxGroup; ++group) {
     core::PlanShape const shape = plan_shape(group, 132);

@@ -17,7 +17,7 @@
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
 //   right:                         | PV(0)r QK(1) softmax(1) PV(1)r | PV(2)r QK(3) ...
 //   producer: tile t + 2 goes out region by region as tile t's left half, right half and RoPE are let go.
-//   Staggered parts (`stagger`), where arithmetic is the limit and tiles come in time:
+//   Staggered parts (takes_keys_first), where arithmetic is the limit and tiles come in time:
 //   left : QK(0) softmax(0) PV(0)l      | PV(1)l QK(2) softmax(2) ...
 //   right:       QK(1)           | PV(0)r under softmax(1) PV(1)r QK(3) ...
 //
@@ -25,8 +25,8 @@
 //   q    8 x 8,192   =  65,536   latent columns of Q; its RoPE columns live in registers as A fragments
 //   kv   2 x 9 x 8,192 = 147,456 two stages of 64 tokens x 576: boxes of 64 columns, the ninth is RoPE
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
-//   rest              =   1,928  row maxima and sums, parts, shared items, valid tokens, holes, barriers
-//   total 231,304, padded to 231,424 of 232,448; the merge works where KV was
+//   rest              =   1,936  row maxima and sums, parts, shared items, valid tokens, holes, barriers, items taken
+//   total 231,312, padded to 231,424 of 232,448; the merge works where KV was
 //   Of 256 latent columns: q's boxes 0 .. 3; of a stage boxes 0 and 1 (left half), 2 and 3 (right) and 4 (RoPE); the rest is unused.
 //   RoPE of 32 columns: the second half of its box is zeros, as are Q's fragments for it.
 //

@@ -48,6 +48,12 @@ enum class Calls : int32_t {
   kAny,   // ragged and batch-invariant calls as well
 };
 
+/// Of a call of `items` = (request, row tile) and the plan's workers. Depends on nothing that the device alone knows.
+constexpr Calls choose_calls(bool is_uniform, int64_t items, int32_t max_workers) {
+  if (!is_uniform) return Calls::kAny;
+  return 2 * items <= max_workers ? Calls::kFew : Calls::kMany;
+}
+
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {
   void const* schedule;

@@ -12,8 +12,6 @@
 
 namespace flashmla::cuda::dense_decode {
 
-inline constexpr int kManyTiles = 32;  // of a part, so that its tiles come in time
-
 struct Consumer {
   int32_t warpgroup;  // 0 left, 1 right
   int32_t thread;     // in the warpgroup
@@ -299,21 +297,28 @@ __device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32
   arrive_warp(s.empty[stage][me.warpgroup], me.lane);
 }
 
+/// Whether a warpgroup takes its own keys ahead of the other's P: in staggered parts the right one does. It pays where CTAs in step
+/// share what they read, so that arithmetic is the limit, and tiles come in time: with two CTAs, in parts of many tiles.
+template <Calls kCalls>
+__device__ __forceinline__ bool takes_keys_first(StartParams const& start, Part const& part, int32_t warpgroup) {
+  constexpr int kManyTiles = 32;
+  return kCalls != Calls::kFew && warpgroup == 1 && (start.group > 2 || (start.group == 2 && part.num_tiles >= kManyTiles));
+}
+
 /// All tiles of a part: own ones in full, the other's as PV only.
 template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseDecodeParams const& params, Part const& part,
                                        uint32_t (&rope)[4][4], Consumer& me) {
   uint32_t const count = me.tiles;
-  bool const keys_first =
-      kCalls != Calls::kFew && me.warpgroup == 1 && (params.start.group > 2 || (params.start.group == 2 && part.num_tiles >= kManyTiles));
+  bool const keys_first = takes_keys_first<kCalls>(params.start, part, me.warpgroup);
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
     QkOperands const operands = qk_operands<kPaging, kLatent>(s, stage, me.warpgroup);
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.
-    // Where CTAs in step share what they read, arithmetic is the limit, and K is there: then the right warpgroup multiplies its
-    // own K while the left one is at its softmax, and the other's P V during its own softmax.
+    // Staggered parts: the right warpgroup multiplies its own K while the left one is at its softmax, and the other's P V during its
+    // own softmax.
     bool const has_other = i > 0 && !keys_first;
     if (has_other) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);

@@ -1,4 +1,4 @@
-// The end of a part: O / l to out and lse where the part is the whole item, else a partial result to memory.
+// The end of a part: O / l to out and lse where the part is the whole item or completes it, else a partial result to memory.
 #pragma once
 
 #include "cuda/kernels/dense_decode_partials.cuh"
@@ -102,22 +102,52 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[kCount], float 
   }
 }
 
+/// Adds the second of an item's two parts to the first, which the threads hold: O becomes the sum, and its ends those of both
+/// rows. The first part is rounded to FP16 like the second, so that whoever adds them up gets the same bits.
+template <int kCount>
+__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, DenseDecodeParams const& params, OutputThread const& me) {
+  constexpr int kLatent = kCount * 4;
+  int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y), 1);
+  float largest[2];
+  largest_of_rows(o, largest);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int64_t const row = first_row + fragment_row(me.thread, half);
+    float2 const other_row = __ldcg(partial_end(params, row, me));
+    uint4 values[kCount / 16];
+#pragma unroll
+    for (int i = 0; i < kCount / 16; ++i) values[i] = __ldcg(partial_units<kLatent>(params, row, me) + 4 * i);
+    RowScale const scale(largest[half]);
+    float const max = fmaxf(ends.lse_log2[half], other_row.x), reference = max == -INFINITY ? 0.0F : max;
+    float const weight[2] = {ptx::exp2_approx(ends.lse_log2[half] - reference), ptx::exp2_approx(other_row.x - reference)};
+    float const factor[2] = {weight[0] * (scale.down * ends.inverse[half]), weight[1] * other_row.y}, sum = weight[0] + weight[1];
+#pragma unroll
+    for (int i = 0; i < kCount / 16; ++i) {
+      uint32_t const words[4] = {values[i].x, values[i].y, values[i].z, values[i].w};
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        float &low = o[accumulator_index(4 * i + k, half, 0)], &high = o[accumulator_index(4 * i + k, half, 1)];
+        uint32_t const own_word = pack<__half>(low * scale.up, high * scale.up);
+        float2 const own = __half22float2(reinterpret_cast<__half2 const&>(own_word));
+        float2 const other = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+        low = fmaf(factor[1], other.x, fmaf(factor[0], own.x, 0.0F)), high = fmaf(factor[1], other.y, fmaf(factor[0], own.y, 0.0F));
+      }
+    }
+    ends.set(half, max, sum);
+  }
+}
+
 /// The thread's two rows at the end of a part whose max (log2 units) and sum are those of the whole row. `takes_item`: the item's
 /// other part is in memory, and is to be added.
 template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void write_part(RowState<kLatent>& row, DenseDecodeParams const& params, Part const& part, bool takes_item,
                                            OutputThread const& me) {
   float(&o)[kOutputs<kLatent>] = row.o;
-  float const(&max)[2] = row.max, (&sum)[2] = row.sum;
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;
   RowEnds ends;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    bool const is_empty = !(sum[half] > 0.0F);
-    ends.lse_log2[half] = is_empty ? -INFINITY : max[half] + log2f(sum[half]);
-    ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum[half]);
-  }
+  for (int half = 0; half < 2; ++half) ends.set(half, row.max[half], row.sum[half]);
   if (__builtin_expect(takes_item, 0)) add_other_part(o, ends, params, me);
   else if (!part.is_whole()) return write_partial_rows(o, ends, partial_place<kCalls>(params, part), params, me);
   if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {

@@ -98,6 +98,13 @@ __device__ __forceinline__ void largest_of_rows(float const (&o)[kCount], float 
 struct RowEnds {
   float lse_log2[2];  // -inf: the row saw no key
   float inverse[2];   // 1 / l; 0 then
+
+  /// Of maximum `max` (log2 units) and l relative to it.
+  __device__ __forceinline__ void set(int half, float max, float sum) {
+    bool const is_empty = !(sum > 0.0F);
+    lse_log2[half] = is_empty ? -INFINITY : max + log2f(sum);
+    inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum);
+  }
 };
 
 /// The power of two that brings a row's values close to FP16's largest, and back: 2^14 <= largest * up < 2^15, and down = 1 / up,
@@ -123,6 +130,15 @@ __device__ __forceinline__ PartialPlace partial_place(DenseDecodeParams const& p
   return {chunk_row(params, part.rows, part.split, part.rows.row_begin), part.rows.num_rows - part.rows.row_begin};
 }
 
+/// Where the thread's values of a partial row lie, every fourth unit from there on, and what is known of its half of the row.
+template <int kLatent>
+__device__ __forceinline__ uint4* partial_units(DenseDecodeParams const& params, int64_t row, OutputThread const& me) {
+  return static_cast<uint4*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> + me.lane % 4;
+}
+__device__ __forceinline__ float2* partial_end(DenseDecodeParams const& params, int64_t row, OutputThread const& me) {
+  return reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup;
+}
+
 /// The thread's two rows, as FP16 to memory.
 template <int kCount>
 __device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], RowEnds const& ends, PartialPlace const& place,
@@ -135,8 +151,7 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], Row
     if (fragment_row(me.thread, half) >= place.num_rows) continue;
     int64_t const row = place.first_row + fragment_row(me.thread, half);
     RowScale const scale(largest[half]);
-    uint4* const values =
-        static_cast<uint4*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> + me.lane % 4;
+    uint4* const values = partial_units<kLatent>(params, row, me);
 #pragma unroll
     for (int i = 0; i < kCount / 16; ++i) {
       uint32_t word[4];
@@ -145,48 +160,7 @@ __device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], Row
         word[k] = pack<__half>(o[accumulator_index(4 * i + k, half, 0)] * scale.up, o[accumulator_index(4 * i + k, half, 1)] * scale.up);
       __stcg(values + 4 * i, make_uint4(word[0], word[1], word[2], word[3]));
     }
-    if (me.lane % 4 == 0)
-      __stcg(reinterpret_cast<float2*>(params.partial_rows) + row * 2 + me.warpgroup,
-             make_float2(ends.lse_log2[half], scale.down * ends.inverse[half]));
-  }
-}
-
-/// Adds the second of an item's two parts to the first, which the threads hold: O becomes the sum, and its ends those of both
-/// rows. The first part is rounded to FP16 like the second, so that whoever adds them up gets the same bits.
-template <int kCount>
-__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, DenseDecodeParams const& params, OutputThread const& me) {
-  constexpr int kLatent = kCount * 4;
-  int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y), 1);
-  float largest[2];
-  largest_of_rows(o, largest);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    int64_t const row = first_row + fragment_row(me.thread, half);
-    float2 const other_row = __ldcg(reinterpret_cast<float2 const*>(params.partial_rows) + row * 2 + me.warpgroup);
-    uint4 values[kCount / 16];
-#pragma unroll
-    for (int i = 0; i < kCount / 16; ++i)
-      values[i] = __ldcg(static_cast<uint4 const*>(params.partial_values) + row * kRowUnits<kLatent> + me.warpgroup * kHalfUnits<kLatent> +
-                         me.lane % 4 + 4 * i);
-    RowScale const scale(largest[half]);
-    float const max = fmaxf(ends.lse_log2[half], other_row.x), reference = max == -INFINITY ? 0.0F : max;
-    float const weight[2] = {ptx::exp2_approx(ends.lse_log2[half] - reference), ptx::exp2_approx(other_row.x - reference)};
-    float const factor[2] = {weight[0] * (scale.down * ends.inverse[half]), weight[1] * other_row.y}, sum = weight[0] + weight[1];
-#pragma unroll
-    for (int i = 0; i < kCount / 16; ++i) {
-      uint32_t const words[4] = {values[i].x, values[i].y, values[i].z, values[i].w};
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        float &low = o[accumulator_index(4 * i + k, half, 0)], &high = o[accumulator_index(4 * i + k, half, 1)];
-        uint32_t const own_word = pack<__half>(low * scale.up, high * scale.up);
-        float2 const own = __half22float2(reinterpret_cast<__half2 const&>(own_word));
-        float2 const other = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
-        low = fmaf(factor[1], other.x, fmaf(factor[0], own.x, 0.0F)), high = fmaf(factor[1], other.y, fmaf(factor[0], own.y, 0.0F));
-      }
-    }
-    bool const is_empty = !(sum > 0.0F);
-    ends.lse_log2[half] = is_empty ? -INFINITY : max + log2f(sum);
-    ends.inverse[half] = is_empty ? 0.0F : __fdividef(1.0F, sum);
+    if (me.lane % 4 == 0) __stcg(partial_end(params, row, me), make_float2(ends.lse_log2[half], scale.down * ends.inverse[half]));
   }
 }
 
