@@ -12,6 +12,11 @@
 // are nearly as many as workers, the fair share is that of as many workers as items: one idle worker in 32 costs less than
 // cutting every item (128 requests of 8k on 132 workers: 413 us against 446, DRAM being the limit of both).
 //
+// Even items. Else, when every item can have the same number n of workers and none of these then costs a whole tile more than
+// the fair share, worker n * i + s takes tiles T s / m .. T (s + 1) / m of item i, m = min(n, T) of its T tiles, and those
+// with s >= m have nothing. Cuts of the line drift over items, since only the first part of each pays for opening it: 16
+// requests of 64 tiles on 128 workers had parts of 6 to 9 tiles instead of 8. n is the least that makes the longest part no longer.
+//
 // Cuts. Otherwise worker w takes the stretch of the line between two cuts, worker 0 the first `budget` of it and every
 // other worker `budget - part_cost`:
 //     cut(w) = floor(w * (S + (workers - 1) * part_cost) / workers) - (w - 1) * part_cost,   0 < w < workers.
@@ -30,7 +35,7 @@
 // and has no place on the line. A batch without any item still gets one worker, and worker 0 always begins at request 0, so
 // that the schedule serves whatever offsets a later call brings (parts.hpp).
 //
-// The host loops over requests; the device gives each request to a thread after a scan. Both call `keeps_items_whole`,
+// The host loops over requests; the device gives each request to a thread after a scan. Both call `workers_per_item`,
 // `cut_position` and `locate`, so their schedules are equal bit for bit.
 #pragma once
 
@@ -81,21 +86,38 @@ constexpr int32_t num_useful_workers(PlanShape const& shape, PlanTotals const& t
   return static_cast<int32_t>(ceil_div(totals.tiles, longest));
 }
 
-/// Workers that the fair share of whole items is counted for.
-constexpr int32_t num_sharing_workers(PlanShape const& shape, PlanTotals const& totals) {
-  bool const are_nearly_all = totals.items >= shape.max_workers - shape.max_workers / 32;
-  return are_nearly_all ? totals.items : num_useful_workers(shape, totals);
+/// Workers that the fair share is counted for where `used` of them get whole or even items.
+constexpr int32_t num_sharing_workers(PlanShape const& shape, PlanTotals const& totals, int32_t used) {
+  bool const are_nearly_all = used >= shape.max_workers - shape.max_workers / 32;
+  return are_nearly_all ? used : num_useful_workers(shape, totals);
 }
 
-/// Whether item i is worker i's, whole: item_cost - tile_cost < budget, without the division.
-constexpr bool keeps_items_whole(PlanShape const& shape, PlanTotals const& totals) {
-  if (totals.items > shape.max_workers) return false;
-  int32_t const workers = num_sharing_workers(shape, totals);
-  return (totals.item_cost - shape.tile_cost) * workers < totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
+/// Whether items can have `each` workers, so that their longest part has `tiles`: its cost - tile_cost < budget, without the division.
+constexpr bool is_fair(PlanShape const& shape, PlanTotals const& totals, int32_t each, int64_t tiles) {
+  int32_t const workers = num_sharing_workers(shape, totals, each * totals.items);
+  int64_t const cost = shape.part_cost + (tiles - 1) * shape.tile_cost;
+  return cost * workers < totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
 }
 
-constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals) {
-  return keeps_items_whole(shape, totals) ? totals.items : num_useful_workers(shape, totals);
+/// Workers that every item gets. 1: items are whole; 0: they do not get equally many, the line is cut.
+constexpr int32_t workers_per_item(PlanShape const& shape, PlanTotals const& totals) {
+  if (totals.items == 0 || totals.items > shape.max_workers) return 0;
+  int64_t const longest = (totals.item_cost - shape.part_cost) / shape.tile_cost;
+  if (is_fair(shape, totals, 1, longest)) return 1;
+  int64_t const part = ceil_div(longest, shape.max_workers / totals.items);
+  auto const each = static_cast<int32_t>(ceil_div(longest, part));
+  return each > 1 && is_fair(shape, totals, each, part) ? each : 0;
+}
+
+constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals, int32_t per_item) {
+  return per_item > 0 ? per_item * totals.items : num_useful_workers(shape, totals);
+}
+
+/// Of an item of `tiles` whose workers are `per_item`: those that have some of it.
+constexpr int32_t num_even_parts(int32_t tiles, int32_t per_item) { return tiles < per_item ? tiles : per_item; }
+/// The first tile of its part `split` <= `parts`.
+constexpr int32_t even_part_begin(int32_t tiles, int32_t parts, int32_t split) {
+  return static_cast<int32_t>(static_cast<int64_t>(tiles) * split / parts);
 }
 
 /// Where worker w starts on the line of costs when items are cut; 0 <= w <= workers. Rises by at least tile_cost from one to the next.

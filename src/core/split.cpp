@@ -73,13 +73,21 @@ void cut_items(Line const& line, int32_t const* kv_len, ScheduleView const& view
   }
 }
 
-/// Item w is worker w's.
-void keep_items(Line const& line, ScheduleView const& view) {
-  int32_t w = 0;
+/// Every item goes to `per_item` workers.
+void share_out_items(Line const& line, int32_t const* kv_len, int32_t per_item, ScheduleView const& view) {
+  int32_t w = 0, idle = 0;  // workers behind an item's last part, which begin where the next item does
   for (int32_t r = 0; r < line.batch; ++r) {
-    int32_t const row_tiles = line.row_tiles(r);
-    for (int32_t t = 0; t < row_tiles; ++t) view.begins[w++] = {r, t, 0, 0, 0};
+    int32_t const row_tiles = line.row_tiles(r), tiles = num_token_tiles(line.shape, kv_len[r]), parts = num_even_parts(tiles, per_item);
+    for (int32_t t = 0; t < row_tiles; ++t) {
+      for (; idle > 0; --idle) view.begins[w++] = {r, t, 0, 0, 0};
+      view.begins[w] = {r, t, 0, 0, 0};
+      for (int32_t s = 1; s < parts; ++s)
+        view.begins[w + s] = {r, t, even_part_begin(tiles, parts, s), static_cast<int16_t>(s), static_cast<int16_t>(parts)};
+      if (parts > 1) view.splits[view.header->num_split_items++] = {r, t, w, parts};
+      w += parts, idle = per_item - parts;
+    }
   }
+  for (; idle > 0; --idle) view.begins[w++] = {line.batch, 0, 0, 0, 0};
 }
 
 bool is_at(WorkerBegin const& begin, int32_t request, int32_t row_tile, int32_t tile, int32_t split) {
@@ -131,11 +139,11 @@ void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* 
   ScheduleView const view = schedule_view(schedule, shape.max_workers);
   RaggedRowTiles const row_tiles = row_tiles_of(shape, rows);
   PlanTotals const totals = sum_costs(shape, rows, row_tiles, kv_len);
-  int32_t const workers = num_workers(shape, totals);
+  int32_t const per_item = workers_per_item(shape, totals), workers = num_workers(shape, totals, per_item);
   *view.header = expected_header(shape, rows);
   view.header->num_workers = workers;
   Line const line{shape, totals, row_tiles, rows.batch};
-  if (keeps_items_whole(shape, totals)) keep_items(line, view);
+  if (per_item > 0) share_out_items(line, kv_len, per_item, view);
   else cut_items(line, kv_len, view);
   if (rows.is_ragged() && rows.batch > 0) {
     view.header->num_workers = std::max(workers, 1);

@@ -37,18 +37,42 @@ TEST(Planner, CutsLieATileApart) {
 TEST(Planner, ItemsStayWholeWhenSplittingSavesNoTile) {
   PlanShape const shape{64, 64, 132, 1, 1};
   auto const totals_of = [&](int32_t items, int64_t tiles) { return PlanTotals{items * (1 + tiles), items * tiles, items, 1 + tiles}; };
-  EXPECT_TRUE(keeps_items_whole(shape, totals_of(128, 16)));  // 128 requests of 1k on 132 workers: four idle, no merge
-  EXPECT_EQ(num_workers(shape, totals_of(128, 16)), 128);
-  EXPECT_TRUE(keeps_items_whole(shape, totals_of(132, 16384)));
-  EXPECT_FALSE(keeps_items_whole(shape, totals_of(133, 16)));   // more items than workers
-  EXPECT_TRUE(keeps_items_whole(shape, totals_of(128, 512)));   // 513 against a share of 498 of 132, but four idle are few
-  EXPECT_FALSE(keeps_items_whole(shape, totals_of(127, 512)));  // five are not
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 16)), 1);  // 128 requests of 1k on 132 workers: four idle, no merge
+  EXPECT_EQ(num_workers(shape, totals_of(128, 16), 1), 128);
+  EXPECT_EQ(workers_per_item(shape, totals_of(132, 16384)), 1);
+  EXPECT_EQ(workers_per_item(shape, totals_of(133, 16)), 0);   // more items than workers
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 512)), 1);  // 513 against a share of 498 of 132, but four idle are few
+  EXPECT_EQ(workers_per_item(shape, totals_of(127, 512)), 0);  // five are not
   PlanTotals uneven = totals_of(128, 512);
   uneven.item_cost *= 2;
-  EXPECT_FALSE(keeps_items_whole(shape, uneven));
-  EXPECT_FALSE(keeps_items_whole(shape, totals_of(1, 2)));
-  EXPECT_TRUE(keeps_items_whole(shape, totals_of(1, 1)));
-  EXPECT_EQ(num_workers(shape, totals_of(0, 0)), 0);
+  EXPECT_EQ(workers_per_item(shape, uneven), 0);
+  EXPECT_EQ(workers_per_item(shape, totals_of(1, 1)), 1);
+  EXPECT_EQ(workers_per_item(shape, totals_of(0, 0)), 0);
+  EXPECT_EQ(num_workers(shape, totals_of(0, 0), 0), 0);
+}
+
+TEST(Planner, ItemsGetAsManyWorkersWhereThatIsFair) {
+  PlanShape const shape{64, 64, 132, 5, 2};
+  auto const totals_of = [&](int32_t items, int64_t tiles) { return PlanTotals{items * (5 + 2 * tiles), items * tiles, items, 5 + 2 * tiles}; };
+  EXPECT_EQ(workers_per_item(shape, totals_of(16, 64)), 8);    // 8 tiles each on 128 of 132
+  EXPECT_EQ(workers_per_item(shape, totals_of(1, 128)), 128);  // a tile each
+  EXPECT_EQ(workers_per_item(shape, totals_of(1, 1024)), 128);
+  EXPECT_EQ(workers_per_item(shape, totals_of(64, 8)), 2);
+  EXPECT_EQ(workers_per_item(shape, totals_of(40, 640)), 0);  // 3 each would leave 12 workers idle: 214 tiles against a share of 195
+  EXPECT_EQ(num_workers(shape, totals_of(16, 64), 8), 128);
+  PlanTotals uneven = totals_of(16, 64);
+  uneven.item_cost *= 2;
+  EXPECT_EQ(workers_per_item(shape, uneven), 0);
+  for (int32_t tiles = 1; tiles < 40; ++tiles)
+    for (int32_t each = 1; each < 20; ++each) {
+      int32_t const parts = num_even_parts(tiles, each), least = tiles / parts;
+      ASSERT_EQ(even_part_begin(tiles, parts, 0), 0);
+      ASSERT_EQ(even_part_begin(tiles, parts, parts), tiles);
+      for (int32_t s = 0; s < parts; ++s) {
+        int32_t const size = even_part_begin(tiles, parts, s + 1) - even_part_begin(tiles, parts, s);
+        ASSERT_TRUE(size >= 1 && size >= least && size <= least + 1) << tiles << " tiles, part " << s << " of " << parts;
+      }
+    }
 }
 
 TEST(Planner, SearchAgreesWithCounting) {

@@ -44,6 +44,19 @@ void expect_exact_cover(PlanCase const& c, std::vector<flashmla_part> const& par
   ASSERT_EQ(at, parts.size());
 }
 
+/// The sums over a case's items.
+PlanTotals totals_of(PlanCase const& c) {
+  PlanTotals totals{0, 0, 0, 0};
+  for (int32_t r = 0; r < c.rows.batch; ++r) {
+    int32_t const row_tiles = c.row_tiles(r), length = c.kv_len[static_cast<size_t>(r)];
+    totals.cost += row_tiles * item_cost(c.shape, length);
+    totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(c.shape, length);
+    totals.items += row_tiles;
+    if (row_tiles > 0) totals.item_cost = std::max(totals.item_cost, item_cost(c.shape, length));
+  }
+  return totals;
+}
+
 /// Costs are counted from the parts alone; the bounds are those that planner.hpp states.
 void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector<flashmla_part> const& parts) {
   int64_t const p = c.shape.part_cost, t = c.shape.tile_cost;
@@ -57,16 +70,21 @@ void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector
     items += part.split == 0;
   }
   int64_t const reopened = static_cast<int64_t>(parts.size()) - items;
-  // When every item is whole, workers that would only have had a share of some item go idle; the fair share counts them,
+  // Where items are whole or even, workers that would only have had a share of some item go idle; the fair share counts them,
   // unless they are very few.
-  bool const items_are_whole = reopened == 0 && header.num_workers == items;
+  int32_t const per_item = workers_per_item(c.shape, totals_of(c));
   PlanTotals const totals{0, tiles_of_all, static_cast<int32_t>(items), 0};
-  int64_t const useful = items_are_whole ? num_sharing_workers(c.shape, totals) : num_useful_workers(c.shape, totals);
+  int64_t const useful = per_item > 0 ? num_sharing_workers(c.shape, totals, header.num_workers) : num_useful_workers(c.shape, totals);
+  if (per_item > 0) {
+    ASSERT_EQ(header.num_workers, per_item * items);
+    for (flashmla_part const& part : parts) ASSERT_LE(part.num_splits, per_item);
+  }
   int64_t const budget_times_workers = total - reopened * p + (useful - 1) * p;
   for (int64_t const each : cost) {
     ASSERT_LT((each - t) * useful, budget_times_workers);  // not a whole tile above the fair share
-    ASSERT_LT(each * useful, total + useful * (p + t));    // less than one unit, opened, above the mean
-    if (!items_are_whole) {
+    if (per_item > 1) continue;
+    ASSERT_LT(each * useful, total + useful * (p + t));  // less than one unit, opened, above the mean
+    if (per_item == 0) {
       ASSERT_GT((each + 2 * p + t) * useful, budget_times_workers);  // and little below it
     }
   }
@@ -124,23 +142,28 @@ TEST(Split, HoldsItsPromisesForRandomLengths) {
   }
 }
 
+void list_split_items(int32_t workers, ScheduleView const& view) {
+  for (int32_t w = 1; w < workers; ++w) {
+    if (view.begins[w].split != 1) continue;
+    int32_t splits = 2;
+    while (w + splits - 1 < workers && view.begins[w + splits - 1].split == splits) ++splits;
+    view.splits[view.header->num_split_items++] = {view.begins[w].request, view.begins[w].row_tile, w - 1, splits};
+  }
+}
+
 /// The way of a device: each request finds its cuts by itself, from the prefix sum of costs and the totals.
 std::vector<char> searched_schedule(PlanCase const& c) {
   PlanShape const& shape = c.shape;
   std::vector<int64_t> starts{0};
   std::vector<WorkerBegin> items;
-  PlanTotals totals{0, 0, 0, 0};
   for (int32_t r = 0; r < c.rows.batch; ++r) {
     int32_t const row_tiles = c.row_tiles(r), length = c.kv_len[static_cast<size_t>(r)];
     starts.push_back(starts.back() + row_tiles * item_cost(shape, length));
-    totals.tiles += static_cast<int64_t>(row_tiles) * num_token_tiles(shape, length);
-    if (row_tiles > 0) totals.item_cost = std::max(totals.item_cost, item_cost(shape, length));
     for (int32_t t = 0; t < row_tiles; ++t) items.push_back({r, t, 0, 0, 0});
   }
-  totals.items = static_cast<int32_t>(items.size());
-  totals.cost = starts.back();
+  PlanTotals const totals = totals_of(c);
   bool const is_ragged = !c.q_offsets.empty();
-  int32_t const workers = num_workers(shape, totals);
+  int32_t const per_item = workers_per_item(shape, totals), workers = num_workers(shape, totals, per_item);
   std::vector<char> schedule(schedule_bytes(shape.max_workers), 0);
   ScheduleView const view = schedule_view(schedule.data(), shape.max_workers);
   *view.header = {schedule_magic(shape.max_workers, shape.kv_heads),
@@ -152,8 +175,18 @@ std::vector<char> searched_schedule(PlanCase const& c) {
                   shape.tile_tokens,
                   shape.tile_rows};
   for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0, 0};
-  if (keeps_items_whole(shape, totals)) {
-    std::copy(items.begin(), items.end(), view.begins);
+  if (per_item > 0) {
+    items.push_back({c.rows.batch, 0, 0, 0, 0});
+    for (int32_t w = 0; w < workers; ++w) {
+      auto const item = static_cast<size_t>(w / per_item);
+      int32_t const tiles = num_token_tiles(shape, c.kv_len[static_cast<size_t>(items[item].request)]);
+      int32_t const parts = num_even_parts(tiles, per_item), split = w % per_item;
+      view.begins[w] = split < parts ? items[item] : items[item + 1];
+      if (split == 0 || split >= parts) continue;
+      view.begins[w].tile = even_part_begin(tiles, parts, split);
+      view.begins[w].split = static_cast<int16_t>(split), view.begins[w].num_splits = static_cast<int16_t>(parts);
+    }
+    list_split_items(workers, view);
     if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
     return schedule;
   }
@@ -174,12 +207,7 @@ std::vector<char> searched_schedule(PlanCase const& c) {
     }
   }
   if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
-  for (int32_t w = 1; w < workers; ++w) {
-    if (view.begins[w].split != 1) continue;
-    int32_t splits = 2;
-    while (w + splits - 1 < workers && view.begins[w + splits - 1].split == splits) ++splits;
-    view.splits[view.header->num_split_items++] = {view.begins[w].request, view.begins[w].row_tile, w - 1, splits};
-  }
+  list_split_items(workers, view);
   return schedule;
 }
 

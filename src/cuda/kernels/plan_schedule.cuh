@@ -238,25 +238,46 @@ __device__ inline core::ScheduleView view_of(PlanScheduleParams const& p) {
           reinterpret_cast<core::SplitItem*>(base + core::schedule_splits_offset(p.shape.max_workers))};
 }
 
-/// Where worker w begins when every item is one worker's.
+/// Where item `number` begins.
 template <bool kRagged>
-__device__ inline core::WorkerBegin item_begin(Smem<kRagged> const& smem, PlanScheduleParams const& p, int32_t w) {
-  if constexpr (kRagged) return find_item(smem, p, w);
-  else return {w / p.num_row_tiles, w % p.num_row_tiles, 0, 0, 0};
+__device__ inline core::WorkerBegin item_begin(Smem<kRagged> const& smem, PlanScheduleParams const& p, int32_t number) {
+  if constexpr (kRagged) return find_item(smem, p, number);
+  else return {number / p.num_row_tiles, number % p.num_row_tiles, 0, 0, 0};
 }
 
 /// Workers and how they were found; the same in every thread.
 struct Workers {
   int32_t count;
-  bool items_are_whole;
+  int32_t per_item;  // 0: the line is cut
 };
+
+/// Where worker w begins when every item has as many.
+template <bool kRagged>
+__device__ inline Placed share_item(Smem<kRagged> const& smem, PlanScheduleParams const& p, Workers workers, int32_t w) {
+  int32_t const item = w / workers.per_item, split = w % workers.per_item;
+  core::WorkerBegin begin = item_begin(smem, p, item);
+  core::SplitItem split_item{};
+  if (split > 0) {
+    int32_t const tiles = core::num_token_tiles(p.shape, p.kv_len[begin.request]), parts = core::num_even_parts(tiles, workers.per_item);
+    if (split < parts) {
+      if (split == 1) split_item = {begin.request, begin.row_tile, w - 1, parts};
+      begin.tile = core::even_part_begin(tiles, parts, split);
+      begin.split = static_cast<int16_t>(split), begin.num_splits = static_cast<int16_t>(parts);
+    } else if ((item + 1) * workers.per_item < workers.count) {
+      begin = item_begin(smem, p, item + 1);
+    } else {
+      begin = core::WorkerBegin{p.batch, 0, 0, 0, 0};
+    }
+  }
+  return {begin, split_item};
+}
 
 /// Where a thread's worker begins. The first of a ragged batch begins at request 0 and is there even if no request has items.
 template <bool kRagged>
 __device__ inline Placed place(Smem<kRagged> const& smem, PlanScheduleParams const& p, Workers workers) {
   auto const w = static_cast<int32_t>(threadIdx.x);
   if (w >= workers.count) return {{kRagged && w == 0 ? 0 : p.batch, 0, 0, 0, 0}, {}};
-  Placed placed = workers.items_are_whole ? Placed{item_begin(smem, p, w), {}} : place_worker(smem, p, workers.count, w);
+  Placed placed = workers.per_item > 0 ? share_item(smem, p, workers, w) : place_worker(smem, p, workers.count, w);
   if (kRagged && w == 0) placed.begin = {0, 0, 0, 0, 0};
   return placed;
 }
@@ -294,9 +315,10 @@ __global__ void __launch_bounds__(kMaxThreads) plan_schedule_kernel(PlanSchedule
   cudaTriggerProgrammaticLaunchCompletion();
   scan_tiles(smem, p);
   core::PlanTotals const totals = sum_up(smem, p);
-  Workers const workers{core::num_workers(p.shape, totals), core::keeps_items_whole(p.shape, totals)};
+  int32_t const per_item = core::workers_per_item(p.shape, totals);
+  Workers const workers{core::num_workers(p.shape, totals, per_item), per_item};
   auto const thread = static_cast<int32_t>(threadIdx.x);
-  if (!workers.items_are_whole && thread < workers.count) smem.cuts[thread] = core::cut_position(p.shape, totals, workers.count, thread);
+  if (per_item == 0 && thread < workers.count) smem.cuts[thread] = core::cut_position(p.shape, totals, workers.count, thread);
   __syncthreads();
   write_schedule(smem, p, workers);
 }
