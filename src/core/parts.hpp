@@ -151,13 +151,13 @@ struct StepRows {
   [[nodiscard]] constexpr bool is_ragged() const { return q_offsets != nullptr; }
 };
 
-/// The header of a schedule for these rows, but for num_workers and num_split_items, which follow from lengths. Of ragged rows
+/// The header of a schedule for these rows, but for the numbers of workers and of split items, which follow from lengths. Of ragged rows
 /// the batch is all that has to agree.
 constexpr ScheduleHeader expected_header(PlanShape const& shape, StepRows const& rows) {
   int32_t const q_tokens = rows.is_ragged() ? 0 : rows.q_tokens;
   int32_t const row_tiles = num_row_tiles(shape, q_tokens, rows.h_q);
   uint32_t const magic = schedule_magic(shape.max_workers, shape.kv_heads);
-  return {magic, rows.batch, q_tokens, row_tiles, 0, 0, shape.tile_tokens, shape.tile_rows};
+  return {magic, rows.batch, q_tokens, row_tiles, 0, 0, static_cast<int16_t>(shape.tile_tokens), 0, shape.tile_rows};
 }
 
 /// Whether a schedule was made by such a plan for this batch and these rows. If not, nothing in it may be followed.

@@ -24,7 +24,8 @@ struct alignas(16) ScheduleHeader {
   int32_t num_row_tiles;    // row tiles of every request; 0: ragged
   int32_t num_workers;      // begins[num_workers] ends the last; workers that have nothing have equal begins
   int32_t num_split_items;  // valid entries of SplitItem
-  int32_t tile_tokens;
+  int16_t tile_tokens;
+  int16_t workers_per_item;  // that every item has; 0: they differ. Above 1, no worker has parts of two items
   int32_t tile_rows;
 };
 

@@ -142,6 +142,7 @@ void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* 
   int32_t const per_item = workers_per_item(shape, totals), workers = num_workers(shape, totals, per_item);
   *view.header = expected_header(shape, rows);
   view.header->num_workers = workers;
+  view.header->workers_per_item = static_cast<int16_t>(per_item);
   Line const line{shape, totals, row_tiles, rows.batch};
   if (per_item > 0) share_out_items(line, kv_len, per_item, view);
   else cut_items(line, kv_len, view);

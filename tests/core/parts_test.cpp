@@ -127,7 +127,7 @@ TEST(RaggedPartWalk, NeverAsksForARequestBeyondTheBatch) {
 
 TEST(ScheduleMatches, OnlyItsOwnRows) {
   PlanShape const shape{64, 64, 8, 5, 1};
-  ScheduleHeader const header{schedule_magic(8, 1), 3, 2, 4, 8, 0, 64, 64};
+  ScheduleHeader const header{schedule_magic(8, 1), 3, 2, 4, 8, 0, 64, 0, 64};
   EXPECT_TRUE(schedule_matches(header, shape, {3, 2, 128}));
   EXPECT_FALSE(schedule_matches(header, shape, {4, 2, 128}));
   EXPECT_FALSE(schedule_matches(header, shape, {3, 1, 128}));

@@ -172,7 +172,8 @@ std::vector<char> searched_schedule(PlanCase const& c) {
                   is_ragged ? 0 : c.row_tiles(0),
                   std::max(workers, is_ragged ? 1 : 0),
                   0,
-                  shape.tile_tokens,
+                  static_cast<int16_t>(shape.tile_tokens),
+                  static_cast<int16_t>(per_item),
                   shape.tile_rows};
   for (int32_t w = workers; w <= shape.max_workers; ++w) view.begins[w] = {c.rows.batch, 0, 0, 0, 0};
   if (per_item > 0) {

@@ -81,6 +81,7 @@ struct CtaWork {
   core::WorkerBegin begin, end;
   int32_t batch;  // the schedule's
   bool fits;      // the schedule belongs to this call
+  bool are_pairs;  // every item has two workers of its own
 };
 
 __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
@@ -89,7 +90,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   auto const* const schedule = static_cast<char const*>(start.schedule);
   auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
-  CtaWork work{begins[0], begins[1], header.batch, false};
+  CtaWork work{begins[0], begins[1], header.batch, false, header.workers_per_item == 2};
   touch_first_pages(start, work.begin);
   uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
   work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
@@ -101,7 +102,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
 
 template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
-  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0, 0};
+  Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0};
   ptx::grid_dependency_wait();
   for (uint32_t part_index = 0;; ++part_index) {
     ptx::mbarrier_wait(s.announced, part_index & 1);
@@ -127,7 +128,7 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
       if (me.lane % 4 == 0) shares[me.warpgroup][fragment_row(me.thread, half)] = row.sum[half];
     }
     bool const may_take = kCalls != Calls::kFew && part_index > 0 && part.is_first_of_two() && !is_chunked<kCalls>(params);
-    if (may_take && threadIdx.x == 0) s.takes_item[part_index % 2] = take_item(params, s.items[me.events]) ? 1U : 0U;
+    if (may_take && threadIdx.x == 0) s.takes_item[part_index % 2] = take_item(params, s.items[me.events()]) ? 1U : 0U;
     ptx::named_barrier_sync(kConsumersBarrier, kConsumerThreads);  // both shares of l are there
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -136,12 +137,13 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     }
     prefetch_q_rope(s, params, part_index + 1, me.thread);
     bool const takes_item = may_take && s.takes_item[part_index % 2] != 0;
-    write_part<kCalls>(row, params, part, takes_item, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup])});
-    if (part.is_whole() || is_chunked<kCalls>(params)) continue;
-    arrive_warp(s.stored[me.events++], me.lane);
+    write_part<kCalls>(row, params, part, takes_item, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup]), ptx::shared_address(s.kv)});
+    if (part.is_whole() || is_chunked<kCalls>(params) || (kCalls == Calls::kFew && part.is_exchanged)) continue;
+    arrive_warp(s.stored[me.events()], me.lane);
+    me.tiles += Consumer::kEvent;
   }
-  uint32_t const events = me.events;
-  for (; me.events < 2; ++me.events) arrive_warp(s.stored[me.events], me.lane);
+  uint32_t const events = me.events();
+  for (uint32_t event = events; event < 2; ++event) arrive_warp(s.stored[event], me.lane);
   // Both warpgroups have multiplied the last tile: the KV stages are free.
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
@@ -191,9 +193,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       Sources const from{maps, params, ptx::kEvictFirst};
       if constexpr (kCalls != Calls::kAny) {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
-        has_published = produce<kPaging, kCalls, kLatent>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles), warp);
+        has_published = produce<kPaging, kCalls, kLatent>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles, kCalls == Calls::kFew && work.are_pairs), warp);
       } else {
-        CtaWalk const walk(params.start, work.begin, work.end, RaggedCallTiles{&params});
+        CtaWalk const walk(params.start, work.begin, work.end, RaggedCallTiles{&params}, false);
         has_published = params.start.is_chunked ? produce<kPaging, kCalls, kLatent>(s, from, ChunkWalk(params, walk), warp)
                                                 : produce<kPaging, kCalls, kLatent>(s, from, walk, warp);
         if (params.start.is_ragged() && warp == 0 && blockIdx.x == 0) check_ragged_requests(params);

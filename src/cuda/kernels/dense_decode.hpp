@@ -107,12 +107,17 @@ struct DenseDecodeKernel {
   int32_t latent;  // columns: 512, or with BF16 256
 };
 
-/// The workspace behind its header.
+/// Flags of CTAs that exchange halves of an item, behind the workspace's header: eight, a warp that holds O each, for each of at
+/// most as many CTAs as there are counters. Zero between runs.
+inline constexpr int kExchangeFlags = 8;
+inline constexpr size_t kExchangeFlagBytes = sizeof(core::WorkspaceHeader::counters) * kExchangeFlags;
+
+/// The workspace behind its header and these flags.
 struct PartialLayout {
   size_t rows_offset, values_offset, bytes;
 };
 constexpr PartialLayout partial_layout(size_t rows, size_t latent) {
-  size_t const rows_offset = sizeof(core::WorkspaceHeader), values_offset = rows_offset + rows * sizeof(PartialRow);
+  size_t const rows_offset = sizeof(core::WorkspaceHeader) + kExchangeFlagBytes, values_offset = rows_offset + rows * sizeof(PartialRow);
   return {rows_offset, values_offset, values_offset + rows * latent * kPartialValueBytes};
 }
 

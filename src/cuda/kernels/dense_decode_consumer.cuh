@@ -17,8 +17,10 @@ struct Consumer {
   int32_t thread;     // in the warpgroup
   int32_t lane;
   uint32_t given, taken;  // tiles whose P this warpgroup has published, and taken from the other
-  uint32_t tiles;         // of the parts before this one
-  uint32_t events;        // partial results written so far
+  uint32_t tiles;  // of the parts before this one; bits 30 and 31: partial results written so far. A register less that the tiles miss
+
+  static constexpr uint32_t kEvent = 1U << 30;
+  [[nodiscard]] __device__ __forceinline__ uint32_t events() const { return tiles / kEvent; }
 };
 
 /// One arrival a warp, after all its lanes have got here.
@@ -227,7 +229,7 @@ __device__ __forceinline__ void softmax(float (&scores)[32], uint32_t (&p)[4][4]
 
 /// Gives P and m to the other warpgroup.
 __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float const (&new_max)[2], Consumer& me) {
-  if (me.given > 0) ptx::mbarrier_wait(s.p_free[me.warpgroup], (me.given - 1) & 1);
+  ptx::mbarrier_wait(s.p_free[me.warpgroup], me.given ^ 1);
   uint32_t const tile = ptx::shared_address(s.p[me.warpgroup]);
   uint32_t const row = (me.thread / 32) * 16 + (me.lane / 8 % 2) * 8 + me.lane % 8;
 #pragma unroll
@@ -238,7 +240,7 @@ __device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float co
   }
   ptx::fence_proxy_async_shared();
   arrive_warp(s.p_ready[me.warpgroup], me.lane);
-  ++me.given;
+  me.given ^= 1;
 }
 
 template <Paging kPaging, int kLatent>
@@ -265,8 +267,8 @@ __device__ __forceinline__ void multiply_pv(float (&o)[kCount], uint32_t const (
 template <class Element, Paging kPaging, int kLatent>
 __device__ __forceinline__ void begin_other_pv(RowState<kLatent>& row, Shared& s, uint32_t stage, Consumer& me) {
   int const other = 1 - me.warpgroup;
-  wait_landed<kPaging>(s.p_ready[other], me.taken & 1);
-  ++me.taken;
+  wait_landed<kPaging>(s.p_ready[other], me.taken);
+  me.taken ^= 1;
   float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
   rescale(row, max);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));

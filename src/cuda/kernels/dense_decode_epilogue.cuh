@@ -1,7 +1,7 @@
 // The end of a part: O / l to out and lse where the part is the whole item or completes it, else a partial result to memory.
 #pragma once
 
-#include "cuda/kernels/dense_decode_partials.cuh"
+#include "cuda/kernels/dense_decode_exchange.cuh"
 #include "cuda/ptx/copy.cuh"
 
 namespace flashmla::cuda::dense_decode {
@@ -105,11 +105,10 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[kCount], float 
 /// Adds the second of an item's two parts to the first, which the threads hold: O becomes the sum, and its ends those of both
 /// rows. The first part is rounded to FP16 like the second, so that whoever adds them up gets the same bits.
 template <int kCount>
-__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, DenseDecodeParams const& params, OutputThread const& me) {
+__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, float const (&largest)[2], DenseDecodeParams const& params,
+                                               OutputThread const& me) {
   constexpr int kLatent = kCount * 4;
   int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y), 1);
-  float largest[2];
-  largest_of_rows(o, largest);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int64_t const row = first_row + fragment_row(me.thread, half);
@@ -141,15 +140,32 @@ __device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends
 /// other part is in memory, and is to be added.
 template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void write_part(RowState<kLatent>& row, DenseDecodeParams const& params, Part const& part, bool takes_item,
-                                           OutputThread const& me) {
+                                           OutputThread me) {
+  // Nothing below is worked out ahead of the tiles: it would take registers from them.
+  if (kCalls == Calls::kFew) asm volatile("" : "+r"(me.warpgroup), "+r"(me.thread), "+r"(me.lane), "+r"(me.staging));
   float(&o)[kOutputs<kLatent>] = row.o;
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;
   RowEnds ends;
 #pragma unroll
   for (int half = 0; half < 2; ++half) ends.set(half, row.max[half], row.sum[half]);
-  if (__builtin_expect(takes_item, 0)) add_other_part(o, ends, params, me);
-  else if (!part.is_whole()) return write_partial_rows(o, ends, partial_place<kCalls>(params, part), params, me);
+  if (!part.is_whole()) {
+    float largest[2];
+    largest_of_rows(o, largest);
+    bool const is_exchanged = kCalls == Calls::kFew && part.is_exchanged, is_giver = me.warpgroup != part.split;
+    bool is_there = takes_item;  // the other part
+    if (is_exchanged && !is_giver) {
+      round_rows(o, ends, largest);
+      is_there = wait_for_rows(exchange_flag(params, part, me));
+    }
+    if (!is_there) {
+      write_partial_rows(o, largest, ends, partial_place<kCalls>(params, part), params, me);
+      if (!is_exchanged || !is_left_behind(exchange_flag(params, part, me), is_giver, me.lane)) return;
+      if (is_giver) round_rows(o, ends, largest);
+    }
+    if (kCalls == Calls::kFew) add_given_rows(o, ends, params, part, me);
+    else add_other_part(o, ends, largest, params, me);
+  }
   if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {
     float factor[2];
 #pragma unroll

@@ -48,6 +48,7 @@ struct alignas(16) Part {
   int32_t kv_len;
   int32_t split;       // index among the parts of the item
   int32_t num_splits;  // parts of the item
+  bool is_exchanged;   // two CTAs with one part each share the item: each finishes half of the columns (dense_decode_exchange.cuh)
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
   /// The item's other part was the first thing that the next worker did: it may be in memory long before this one ends.
@@ -92,8 +93,9 @@ class CtaWalk {
  public:
   /// The first request's length is read here, together with what else a CTA asks for at its start.
   __device__ __forceinline__ CtaWalk(StartParams const& start, core::WorkerBegin const& begin, core::WorkerBegin const& end,
-                                     RowTiles const& row_tiles)
+                                     RowTiles const& row_tiles, bool are_pairs)
       : start_(&start),
+        are_pairs_(are_pairs),
         row_tiles_(row_tiles),
         walk_(begin, end, row_tiles, kTileTokens),
         first_request_(begin.request),
@@ -125,6 +127,7 @@ class CtaWalk {
       if (found.last_token == found.first_token) part.num_tiles = 0;
       part.split = found.split;
       part.num_splits = found.num_splits;
+      part.is_exchanged = are_pairs_ && found.num_splits == 2;
       if (part.rows.row_begin < part.rows.num_rows) return true;
     }
     return false;
@@ -136,6 +139,7 @@ class CtaWalk {
 
  private:
   StartParams const* start_;
+  bool are_pairs_;
   RowTiles row_tiles_;
   core::PartWalkOver<RowTiles> walk_;
   int32_t first_request_, first_length_;

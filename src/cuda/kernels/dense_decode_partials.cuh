@@ -52,6 +52,7 @@ struct OutputThread {
   int32_t thread;     // in the warpgroup
   int32_t lane;
   uint32_t staging;  // 8 KB of shared memory of its warpgroup: 64 rows x 64 columns of 16 bits, swizzled
+  uint32_t kv;       // where the stages are, free once the CTA's last tile is done
 };
 
 /// An item that the CTA has a part of.
@@ -141,11 +142,9 @@ __device__ __forceinline__ float2* partial_end(DenseDecodeParams const& params, 
 
 /// The thread's two rows, as FP16 to memory.
 template <int kCount>
-__device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], RowEnds const& ends, PartialPlace const& place,
-                                                   DenseDecodeParams const& params, OutputThread const& me) {
+__device__ __forceinline__ void write_partial_rows(float const (&o)[kCount], float const (&largest)[2], RowEnds const& ends,
+                                                   PartialPlace const& place, DenseDecodeParams const& params, OutputThread const& me) {
   constexpr int kLatent = kCount * 4;
-  float largest[2];
-  largest_of_rows(o, largest);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (fragment_row(me.thread, half) >= place.num_rows) continue;

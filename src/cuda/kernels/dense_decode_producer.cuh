@@ -28,7 +28,7 @@ __device__ __forceinline__ void check_ragged_requests(DenseDecodeParams const& p
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
 template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
-  bool const is_shared = part.rows.request >= 0 && !part.is_whole() && !is_chunked<kCalls>(from.params);
+  bool const is_shared = part.rows.request >= 0 && !part.is_whole() && !is_chunked<kCalls>(from.params) && !part.is_exchanged;
   ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
   if (threadIdx.x % 32 == 0) {
     s.parts[part_index % 2] = part;

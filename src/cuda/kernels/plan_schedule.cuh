@@ -304,7 +304,8 @@ __device__ inline void write_schedule(Smem<kRagged>& smem, PlanScheduleParams co
     view.begins[p.shape.max_workers] = {p.batch, 0, 0, 0, 0};
     int32_t const q_tokens = kRagged ? 0 : p.q_tokens, count = kRagged && p.batch > 0 ? max(workers.count, 1) : workers.count;
     uint32_t const magic = core::schedule_magic(p.shape.max_workers, p.shape.kv_heads);
-    *view.header = {magic, p.batch, q_tokens, p.num_row_tiles, count, all, p.shape.tile_tokens, p.shape.tile_rows};
+    *view.header = {magic, p.batch, q_tokens, p.num_row_tiles, count, all, static_cast<int16_t>(p.shape.tile_tokens),
+                    static_cast<int16_t>(workers.per_item), p.shape.tile_rows};
   }
 }
 

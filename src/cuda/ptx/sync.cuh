@@ -49,6 +49,16 @@ __device__ __forceinline__ int32_t load_in_place(int32_t const* pointer) {
   return value;
 }
 
+// atom.exch.acq_rel.gpu.global.b32; returns the value before.
+__device__ __forceinline__ uint32_t exchange_acquire_release(uint32_t* pointer, uint32_t value) {
+  uint32_t before;
+  asm volatile("atom.exch.acq_rel.gpu.global.b32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(reinterpret_cast<uint64_t>(pointer)), "r"(value)
+               : "memory");
+  return before;
+}
+
 // griddepcontrol.wait: all grids before this one in the stream have finished and their writes are visible.
 __device__ __forceinline__ void grid_dependency_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
