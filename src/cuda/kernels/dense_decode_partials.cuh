@@ -402,13 +402,14 @@ struct MergeGate {
 };
 
 /// Merges a slice, kUnits units a thread at once. kUnits 1 also takes slices of fewer units than threads: groups of threads
-/// then share out the parts. What does not depend on the other parts is worked out before they are there.
+/// then share out the parts, unless a thread can ask for all of them at once. What does not depend on the other parts is worked out before they are there.
 template <int kUnits, int kParts, int kLatent>
 __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                             Slice const& slice, MergeGate const& gate) {
   int32_t const thread = static_cast<int32_t>(threadIdx.x), lane = thread % 32, warp = thread / 32;
   // A group is 4 to 256 threads.
-  int32_t const shift = kUnits > 1 || slice.num_units >= kOutputThreads ? 8 : 32 - __clz(slice.num_units - 1);
+  bool const is_alone = kUnits > 1 || slice.num_units >= kOutputThreads || item.num_splits <= kParts;
+  int32_t const shift = is_alone ? 8 : 32 - __clz(slice.num_units - 1);
   int32_t const group = thread >> shift, groups = kOutputThreads >> shift;
   PartCells<kLatent> const cells(params, item);
   bool is_open = false;
