@@ -122,8 +122,8 @@ void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, fla
 void HopperDecodePlan::reset(void* workspace, flashmla_stream stream) const {
   DeviceGuard const guard("plan_reset", device_.index);
   check_stream("plan_reset", stream);
-  check_cuda(cudaMemsetAsync(workspace, 0, sizeof(core::WorkspaceHeader) + kExchangeFlagBytes, static_cast<cudaStream_t>(stream)), "plan_reset",
-             "cudaMemsetAsync");
+  check_cuda(cudaMemsetAsync(workspace, 0, sizeof(core::WorkspaceHeader) + kExchangeFlagBytes, static_cast<cudaStream_t>(stream)),
+             "plan_reset", "cudaMemsetAsync");
 }
 
 void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const {

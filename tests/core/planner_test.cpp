@@ -53,7 +53,9 @@ TEST(Planner, ItemsStayWholeWhenSplittingSavesNoTile) {
 
 TEST(Planner, ItemsGetAsManyWorkersWhereThatIsFair) {
   PlanShape const shape{64, 64, 132, 5, 2};
-  auto const totals_of = [&](int32_t items, int64_t tiles) { return PlanTotals{items * (5 + 2 * tiles), items * tiles, items, 5 + 2 * tiles}; };
+  auto const totals_of = [&](int32_t items, int64_t tiles) {
+    return PlanTotals{items * (5 + 2 * tiles), items * tiles, items, 5 + 2 * tiles};
+  };
   EXPECT_EQ(workers_per_item(shape, totals_of(16, 64)), 8);    // 8 tiles each on 128 of 132
   EXPECT_EQ(workers_per_item(shape, totals_of(1, 128)), 128);  // a tile each
   EXPECT_EQ(workers_per_item(shape, totals_of(1, 1024)), 128);

@@ -47,7 +47,7 @@ TEST(ChooseGroup, coversTheRowsWithoutAWholeCtaToSpare) {
 TEST(DecodeParams, unitsAndBuffers) {
   core::Problem problem = some_problem();
   core::PlanShape const shape = plan_shape(2, 132);
-  alignas(256) static char workspace[1024], schedule[256];
+  alignas(256) static char workspace[16384], schedule[256];
   DenseDecodeParams const natural = decode_params(problem, shape, {}, {schedule, workspace});
   EXPECT_EQ(natural.heads, 20);
   EXPECT_EQ(natural.start.group, 2);
@@ -58,7 +58,7 @@ TEST(DecodeParams, unitsAndBuffers) {
   EXPECT_EQ(natural.empty_lse, INFINITY);
   EXPECT_EQ(natural.start.schedule, schedule);
   EXPECT_EQ(natural.workspace, workspace);
-  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_rows), workspace + sizeof(core::WorkspaceHeader));
+  EXPECT_EQ(reinterpret_cast<char*>(natural.partial_rows), workspace + sizeof(core::WorkspaceHeader) + kExchangeFlagBytes);
   EXPECT_EQ(static_cast<char*>(natural.partial_values), workspace + partial_layout(shape, 512).values_offset);
 
   problem.lse_base = FLASHMLA_LSE_BASE_2;

@@ -5,6 +5,7 @@
 // The first test must be the first in the process: a plan is made, and its kernels are loaded, inside a capture.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -18,6 +19,7 @@
 #include "cuda/decode_plan.hpp"
 #include "cuda/kernels/plan_schedule.hpp"
 #include "gpu/decode_setup.hpp"
+#include "gpu/hold_processors.hpp"
 
 namespace flashmla::test {
 namespace {
@@ -153,6 +155,39 @@ void test_shared_schedule(BenchCase const& c, int32_t longest) {
   synchronize(streams[0].get);
   synchronize(streams[1].get);
   expect(setup.download_out() == alone && out.download() == alone, "streams that share a schedule disturb each other");
+}
+
+// Where the CTAs of a grid cannot all run at once, those that share an item give up waiting, and whoever comes last finishes it, to the
+// same bits; counters and flags are back at zero after that.
+void test_few_processors(BenchCase const& c, int32_t longest) {
+  DecodeSetup setup(c, full_lens(c.batch, longest), {});
+  Stream stream;
+  setup.reset(stream.get);
+  setup.update(stream.get);
+  int all = 0;
+  check_call(cudaDeviceGetAttribute(&all, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
+  auto const run = [&](int free) {
+    setup.poison_outputs();
+    synchronize(nullptr);
+    {
+      // While processors are held, nothing but this one launch: much else of CUDA waits for all kernels.
+      ProcessorHold const hold(all - free);
+      setup.run(0, stream.get);
+      auto const start = std::chrono::steady_clock::now();
+      while (cudaStreamQuery(stream.get) == cudaErrorNotReady)
+        expect(std::chrono::steady_clock::now() - start < std::chrono::seconds(5),
+               "does not end on " + std::to_string(free) + " multiprocessors");
+    }
+    synchronize(stream.get);
+    return setup.download_out();
+  };
+  std::vector<char> const alone = run(all);
+  expect_right(setup, "all multiprocessors");
+  for (int const free : {1, 2, 3, all / 2}) {
+    expect(run(free) == alone, std::to_string(free) + " multiprocessors: other bits than with all");
+    expect(run(all) == alone, "all multiprocessors after " + std::to_string(free) + ": other bits than before");
+    expect_fault(setup, stream.get, FLASHMLA_FAULT_NONE, std::to_string(free) + " multiprocessors");
+  }
 }
 
 // What one of two callers of a plan owns, and what it computes when nobody is beside it.
@@ -400,6 +435,12 @@ int run_tests(int num_schedules) {
       {"shared schedule, 128 heads", [] { test_shared_schedule(mixed_case(6, 128, 1), 4000); }},
       {"one plan, two streams, 16 heads", [] { test_one_plan_two_streams(mixed_case(7, 16, 1), 5000); }},
       {"one plan, two streams, 128 heads x 2 query tokens", [] { test_one_plan_two_streams(mixed_case(6, 128, 2), 3000); }},
+      {"few multiprocessors, halves exchanged", [] { test_few_processors(mixed_case(60, 16, 1), 500); }},
+      {"few multiprocessors, halves exchanged, 128 heads", [] { test_few_processors(mixed_case(33, 128, 1), 700); }},
+      {"few multiprocessors, halves exchanged, 128 heads x 4 query tokens", [] { test_few_processors(mixed_case(8, 128, 4), 300); }},
+      {"few multiprocessors, 16 parts", [] { test_few_processors(mixed_case(1, 16, 1), 1000); }},
+      {"few multiprocessors, 8 parts, 128 heads", [] { test_few_processors(mixed_case(8, 128, 1), 600); }},
+      {"few multiprocessors, items cut by cost", [] { test_few_processors(mixed_case(100, 16, 1), 3000); }},
       {"schedule mismatch", [] { test_mismatch(mixed_case(4, 64, 1), 1000); }},
       {"append, captured at once", test_append_capture},
       {"merge, captured at once", test_merge_capture},

@@ -79,8 +79,8 @@ __device__ __forceinline__ void read_visible(int32_t (&visible)[2], DenseDecodeP
 /// What the producer learns once the grids before have finished: where its CTA's work begins and ends.
 struct CtaWork {
   core::WorkerBegin begin, end;
-  int32_t batch;  // the schedule's
-  bool fits;      // the schedule belongs to this call
+  int32_t batch;   // the schedule's
+  bool fits;       // the schedule belongs to this call
   bool are_pairs;  // every item has two workers of its own
 };
 
@@ -137,7 +137,8 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     }
     prefetch_q_rope(s, params, part_index + 1, me.thread);
     bool const takes_item = may_take && s.takes_item[part_index % 2] != 0;
-    write_part<kCalls>(row, params, part, takes_item, {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup]), ptx::shared_address(s.kv)});
+    write_part<kCalls>(row, params, part, takes_item,
+                       {me.warpgroup, me.thread, me.lane, ptx::shared_address(s.p[me.warpgroup]), ptx::shared_address(s.kv)});
     if (part.is_whole() || is_chunked<kCalls>(params) || (kCalls == Calls::kFew && part.is_exchanged)) continue;
     arrive_warp(s.stored[me.events()], me.lane);
     me.tiles += Consumer::kEvent;
@@ -193,7 +194,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       Sources const from{maps, params, ptx::kEvictFirst};
       if constexpr (kCalls != Calls::kAny) {
         core::UniformRowTiles const row_tiles{params.start.num_row_tiles};
-        has_published = produce<kPaging, kCalls, kLatent>(s, from, CtaWalk(params.start, work.begin, work.end, row_tiles, kCalls == Calls::kFew && work.are_pairs), warp);
+        has_published = produce<kPaging, kCalls, kLatent>(
+            s, from, CtaWalk(params.start, work.begin, work.end, row_tiles, kCalls == Calls::kFew && work.are_pairs), warp);
       } else {
         CtaWalk const walk(params.start, work.begin, work.end, RaggedCallTiles{&params}, false);
         has_published = params.start.is_chunked ? produce<kPaging, kCalls, kLatent>(s, from, ChunkWalk(params, walk), warp)

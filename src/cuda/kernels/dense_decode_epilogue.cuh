@@ -105,8 +105,8 @@ __device__ __forceinline__ void store_rows_wide(float const (&o)[kCount], float 
 /// Adds the second of an item's two parts to the first, which the threads hold: O becomes the sum, and its ends those of both
 /// rows. The first part is rounded to FP16 like the second, so that whoever adds them up gets the same bits.
 template <int kCount>
-__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, float const (&largest)[2], DenseDecodeParams const& params,
-                                               OutputThread const& me) {
+__device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends, float const (&largest)[2],
+                                               DenseDecodeParams const& params, OutputThread const& me) {
   constexpr int kLatent = kCount * 4;
   int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y), 1);
 #pragma unroll
@@ -141,8 +141,11 @@ __device__ __forceinline__ void add_other_part(float (&o)[kCount], RowEnds& ends
 template <Calls kCalls, int kLatent>
 __device__ __forceinline__ void write_part(RowState<kLatent>& row, DenseDecodeParams const& params, Part const& part, bool takes_item,
                                            OutputThread me) {
-  // Nothing below is worked out ahead of the tiles: it would take registers from them.
-  if (kCalls == Calls::kFew) asm volatile("" : "+r"(me.warpgroup), "+r"(me.thread), "+r"(me.lane), "+r"(me.staging));
+  // In short calls nothing below is worked out ahead of the tiles: it would take registers from them.
+  if constexpr (kCalls == Calls::kFew) {
+    ptx::hide_origin(me.warpgroup), ptx::hide_origin(me.thread), ptx::hide_origin(me.lane);
+    ptx::hide_origin(me.staging);
+  }
   float(&o)[kOutputs<kLatent>] = row.o;
   // Rows that do not exist have nothing to write; a warp's 16 rows are decided together because of the shuffles.
   if (part.rows.row_begin + fragment_row(me.thread & ~31, 0) >= part.rows.num_rows) return;

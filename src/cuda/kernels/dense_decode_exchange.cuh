@@ -50,14 +50,16 @@ __device__ __forceinline__ void add_given_rows(float (&o)[kCount], RowEnds& ends
   __syncwarp();
   if (me.lane == 0) *exchange_flag(params, part, me) = 0;
   int64_t const first_row = slot_row(params, static_cast<int32_t>(blockIdx.y) - part.split, 1 - part.split);
-  uint32_t const cells = me.kv + static_cast<uint32_t>(me.warpgroup * kWarpgroupThreads + (me.thread & ~31)) * (2 * kUnits * 16) + me.lane * 16;
+  uint32_t const cells =
+      me.kv + static_cast<uint32_t>(me.warpgroup * kWarpgroupThreads + (me.thread & ~31)) * (2 * kUnits * 16) + me.lane * 16;
   float2 other_row[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int64_t const row = first_row + fragment_row(me.thread, half);
     other_row[half] = __ldcg(partial_end(params, row, me));
 #pragma unroll
-    for (int i = 0; i < kUnits; ++i) ptx::cp_async_16(cells + (half * kUnits + i) * 512, partial_units<kLatent>(params, row, me) + 4 * i, 16);
+    for (int i = 0; i < kUnits; ++i)
+      ptx::cp_async_16(cells + (half * kUnits + i) * 512, partial_units<kLatent>(params, row, me) + 4 * i, 16);
   }
   ptx::cp_async_wait_all();
 #pragma unroll

@@ -304,13 +304,20 @@ __device__ inline void write_schedule(Smem<kRagged>& smem, PlanScheduleParams co
     view.begins[p.shape.max_workers] = {p.batch, 0, 0, 0, 0};
     int32_t const q_tokens = kRagged ? 0 : p.q_tokens, count = kRagged && p.batch > 0 ? max(workers.count, 1) : workers.count;
     uint32_t const magic = core::schedule_magic(p.shape.max_workers, p.shape.kv_heads);
-    *view.header = {magic, p.batch, q_tokens, p.num_row_tiles, count, all, static_cast<int16_t>(p.shape.tile_tokens),
-                    static_cast<int16_t>(workers.per_item), p.shape.tile_rows};
+    *view.header = {magic,
+                    p.batch,
+                    q_tokens,
+                    p.num_row_tiles,
+                    count,
+                    all,
+                    static_cast<int16_t>(p.shape.tile_tokens),
+                    static_cast<int16_t>(workers.per_item),
+                    p.shape.tile_rows};
   }
 }
 
 template <bool kRagged>
-__global__ void __launch_bounds__(kMaxThreads) plan_schedule_kernel(PlanScheduleParams const __grid_constant__ p) {
+__global__ void __launch_bounds__(kMaxThreads, 1) plan_schedule_kernel(PlanScheduleParams const __grid_constant__ p) {
   __shared__ Smem<kRagged> smem;
   cudaGridDependencySynchronize();  // lengths may come from the kernel before, and the last step may still read the schedule
   cudaTriggerProgrammaticLaunchCompletion();
