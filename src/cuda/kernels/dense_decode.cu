@@ -129,11 +129,13 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   config.blockDim = dense_decode::kThreads;
   config.dynamicSmemBytes = sizeof(dense_decode::Shared);
   config.stream = static_cast<cudaStream_t>(stream);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = 2, attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
+  config.attrs = attributes;
+  config.numAttrs = runs_in_pairs(kernel.calls, params.start.group) ? 2 : 1;
   check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
   if (!params.start.is_chunked || params.max_chunks == 1) return;
   int64_t const blocks =
