@@ -13,6 +13,9 @@
 //   partial results, and wait for the other parts of their items, which the consumers then merge. Where pages are not whole
 //   tiles, warps 8 to 11 walk the parts, and each brings a quarter of every tile (dense_decode_copies.cuh); else warp 11 idles.
 //
+// Ends. Whole items go to out. Parts of others: dense_decode_partials.cuh, or where two CTAs have but one item between them
+//   dense_decode_exchange.cuh.
+//
 // Timeline (own tiles of the left warpgroup are even; `|` is a wait for the other):
 //   left : QK(0) softmax(0) PV(0)l               | PV(1)l QK(2) softmax(2) PV(2)l | ...
 //   right:                         | PV(0)r QK(1) softmax(1) PV(1)r | PV(2)r QK(3) ...

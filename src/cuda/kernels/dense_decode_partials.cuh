@@ -402,7 +402,8 @@ struct MergeGate {
 };
 
 /// Merges a slice, kUnits units a thread at once. kUnits 1 also takes slices of fewer units than threads: groups of threads
-/// then share out the parts, unless a thread can ask for all of them at once. What does not depend on the other parts is worked out before they are there.
+/// then share out the parts, unless a thread can ask for all of them at once. What does not depend on the other parts is worked
+/// out before they are there.
 template <int kUnits, int kParts, int kLatent>
 __device__ __forceinline__ void merge_slice(MergeMemory& memory, DenseDecodeParams const& params, SharedItem const& item,
                                             Slice const& slice, MergeGate const& gate) {
