@@ -98,7 +98,7 @@ struct DenseDecodeParams {
   int32_t q_is_tensor;       // set by the launch: q's rows are evenly spaced and aligned, one tensor map describes them
   int32_t q_is_aligned;      // set by the launch: 16-byte base and strides of q, vector loads
   int32_t out_alignment;     // set by the launch: bytes that base and strides of out are multiples of, 16, 8 or 0 (vector stores from 8)
-  void* workspace;           // WorkspaceHeader, and behind it:
+  void* workspace;           // WorkspaceHeader and exchange flags, and behind them:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64], or of chunks [max_batch, kv_heads, max_chunks, chunk_rows]
   void* partial_values;      // the same of [latent] of 2 bytes
   int32_t rope_columns;      // 64, or 32 behind 256 latent columns

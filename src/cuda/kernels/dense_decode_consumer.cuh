@@ -16,7 +16,7 @@ struct Consumer {
   int32_t warpgroup;  // 0 left, 1 right
   int32_t thread;     // in the warpgroup
   int32_t lane;
-  uint32_t given, taken;  // tiles whose P this warpgroup has published, and taken from the other
+  uint32_t given, taken;  // 1: an odd number of tiles whose P this warpgroup has published, and taken from the other
   uint32_t tiles;  // of the parts before this one; bits 30 and 31: partial results written so far. A register less that the tiles miss
 
   static constexpr uint32_t kEvent = 1U << 30;
