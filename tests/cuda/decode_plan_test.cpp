@@ -106,9 +106,11 @@ TEST(ChooseCalls, byItemsAndWorkers) {
   for (int64_t items : {int64_t{0}, int64_t{1}, int64_t{66}}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kFew) << items;
   for (int64_t items : {int64_t{67}, int64_t{132}, int64_t{1} << 32}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kMany) << items;
   EXPECT_EQ(choose_calls(true, 1, 1), Calls::kMany);
-  EXPECT_TRUE(runs_in_pairs(Calls::kMany, 2) && runs_in_pairs(Calls::kMany, 4));
-  EXPECT_FALSE(runs_in_pairs(Calls::kMany, 1) || runs_in_pairs(Calls::kMany, 3));
-  EXPECT_FALSE(runs_in_pairs(Calls::kFew, 2) || runs_in_pairs(Calls::kAny, 2));
+  for (Calls calls : {Calls::kMany, Calls::kAny}) {
+    EXPECT_TRUE(runs_in_pairs(calls, 2) && runs_in_pairs(calls, 4));
+    EXPECT_FALSE(runs_in_pairs(calls, 1) || runs_in_pairs(calls, 3));
+  }
+  EXPECT_FALSE(runs_in_pairs(Calls::kFew, 2));
   for (int64_t items : {1, 1000}) EXPECT_EQ(choose_calls(false, items, 132), Calls::kAny) << items;
 }
 

@@ -56,9 +56,9 @@ constexpr Calls choose_calls(bool is_uniform, int64_t items, int32_t max_workers
 
 /// Whether CTAs in step are launched as clusters of two. Nothing in the kernel knows of it: it puts CTAs that read the same KV at the same
 /// time next to each other, where L2 seems to answer both at once; batches of 128-head requests are 1 to 6 % faster. Hopper's
-/// multiprocessors come in pairs, so all workers still run at once. A launch of clusters costs a short call time, and clusters of four
-/// took twice as long.
-constexpr bool runs_in_pairs(Calls calls, int32_t group) { return calls == Calls::kMany && group % 2 == 0; }
+/// multiprocessors come in pairs, so all workers still run at once. Short calls stay single: their CTAs wait for one another, and must get
+/// by with any multiprocessor that other kernels leave. Clusters of four took twice as long.
+constexpr bool runs_in_pairs(Calls calls, int32_t group) { return calls != Calls::kFew && group % 2 == 0; }
 
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {

@@ -299,12 +299,16 @@ __device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32
   arrive_warp(s.empty[stage][me.warpgroup], me.lane);
 }
 
+/// Whether parts may be staggered at all. Smaller pages come later than whole tiles, which is where it costs.
+template <Paging kPaging, Calls kCalls>
+inline constexpr bool kMayStagger = kPaging == Paging::kTiles && kCalls != Calls::kFew;
+
 /// Whether a warpgroup takes its own keys ahead of the other's P: in staggered parts the right one does. It pays where CTAs in step
 /// share what they read, so that arithmetic is the limit, and tiles come in time: with two CTAs, in parts of many tiles.
-template <Calls kCalls>
+template <Paging kPaging, Calls kCalls>
 __device__ __forceinline__ bool takes_keys_first(StartParams const& start, Part const& part, int32_t warpgroup) {
   constexpr int kManyTiles = 32;
-  return kCalls != Calls::kFew && warpgroup == 1 && (start.group > 2 || (start.group == 2 && part.num_tiles >= kManyTiles));
+  return kMayStagger<kPaging, kCalls> && warpgroup == 1 && (start.group > 2 || (start.group == 2 && part.num_tiles >= kManyTiles));
 }
 
 /// All tiles of a part: own ones in full, the other's as PV only.
@@ -312,7 +316,7 @@ template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseDecodeParams const& params, Part const& part,
                                        uint32_t (&rope)[4][4], Consumer& me) {
   uint32_t const count = me.tiles;
-  bool const keys_first = takes_keys_first<kCalls>(params.start, part, me.warpgroup);
+  bool const keys_first = takes_keys_first<kPaging, kCalls>(params.start, part, me.warpgroup);
   if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
   for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
     uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
@@ -358,7 +362,7 @@ __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseD
     uint32_t p[4][4];
     float new_max[2] = {row.max[0], row.max[1]}, sum[2];
     softmax<Element>(scores, p, new_max, sum, params.scale_log2);
-    if constexpr (kCalls != Calls::kFew) {
+    if constexpr (kMayStagger<kPaging, kCalls>) {
       ptx::wgmma_wait<0>();
       ptx::pin_registers(row.o);
       if (keys_first) end_other_pv(s, stage ^ 1, me);

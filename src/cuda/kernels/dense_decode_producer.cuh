@@ -25,21 +25,41 @@ __device__ __forceinline__ void check_ragged_requests(DenseDecodeParams const& p
   }
 }
 
+/// How a part follows the one before.
+struct Follows {
+  bool same_rows;  // Q is there already
+  bool at_once;    // it need not wait for the other's last products
+};
+
+/// The next chunk of the same rows finds Q in place. Where both parts have three tiles and more, it is announced at once: the third
+/// tile of the part before has been asked for, so both warpgroups have let go of that part's first tile, and have left the part whose place
+/// in `parts` this one takes. The wait for the last products comes ahead of its own third tile then, which has to wait longer anyway.
+template <Calls kCalls>
+__device__ __forceinline__ Follows follows(DenseDecodeParams const& params, Part const& part, Part const& before) {
+  if (!is_chunked<kCalls>(params)) return {false, false};
+  RowSpan const &rows = part.rows, &other = before.rows;
+  bool const same_rows =
+      rows.request >= 0 && rows.request == other.request && rows.row_begin == other.row_begin && rows.kv_head == other.kv_head;
+  return {same_rows, same_rows && part.num_tiles > kStages && before.num_tiles > kStages};
+}
+
 /// Says what comes next, and asks for the part's Q ahead of its KV, which would otherwise keep it waiting.
 template <Calls kCalls, int kLatent>
-__device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, uint32_t part_index, uint32_t& events) {
+__device__ __forceinline__ void announce(Shared& s, Sources const& from, Part const& part, Follows const& how, uint32_t part_index,
+                                         uint32_t& events) {
   bool const is_shared = part.rows.request >= 0 && !part.is_whole() && !is_chunked<kCalls>(from.params) && !part.is_exchanged;
-  ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
+  bool const asks = from.params.q_is_tensor && !how.same_rows;
+  if (!how.at_once) ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
   if (threadIdx.x % 32 == 0) {
     s.parts[part_index % 2] = part;
     if (is_shared) s.items[events] = {part.rows, part.split, part.num_splits};
     for (uint32_t event = events; event < 2 && part.rows.request < 0; ++event) s.items[event].num_splits = 0;  // there are no more
     ptx::mbarrier_arrive(s.announced);
-    if (!from.params.q_is_tensor && part.rows.request >= 0) ptx::mbarrier_arrive(s.q_full);
+    if (!asks && part.rows.request >= 0) ptx::mbarrier_arrive(s.q_full);
   }
   if (is_shared) ++events;
   __syncwarp();
-  if (from.params.q_is_tensor && part.rows.request >= 0)
+  if (asks && part.rows.request >= 0)
     ptx::tma_load_5d({ptx::shared_address(s.q), ptx::shared_address(&s.q_full), kLatentBoxes<kLatent> * kBoxBytes},
                      {&from.maps.q, from.policy},
                      {(part.rows.first_token * from.params.start.kv_heads + part.rows.kv_head) * from.params.heads + part.rows.row_begin, 0,
@@ -58,14 +78,18 @@ template <Paging kPaging, Calls kCalls, int kLatent, class Walk>
 __device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk walk, int32_t loader) {
   int const lane = threadIdx.x % 32;
   uint32_t count = 0, events = 0;
-  Part part;
+  Part part{};
+  part.rows.request = -1;
   bool has_part = true, has_published = false;
   for (uint32_t part_index = 0; has_part; ++part_index) {
+    Part const before = part;
     has_part = walk.next(part);
     if (!has_part) part.rows.request = -1, part.num_tiles = 0;
     TileLoader<kPaging, kLatent> tiles(from, part, lane, loader);
-    if (loader == 0) announce<kCalls, kLatent>(s, from, part, part_index, events);
+    Follows const how = follows<kCalls>(from.params, part, before);
+    if (loader == 0) announce<kCalls, kLatent>(s, from, part, how, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
+      if (how.at_once && loader == 0 && i == kStages) ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
       tiles.load(s, {count, i, min(part.kv_len - (part.first_tile + i) * kTileTokens, kTileTokens)});
       if (kLoaders<kPaging> > 1 && loader == kFirstPublisher && !has_published && uniform(ptx::mbarrier_test(s.stored[0], 0)) != 0) {
         if (lane == 0) publish(s, from.params, 0);
