@@ -132,8 +132,7 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   check_stream("decode", stream);
   DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
   bool const is_uniform = !params.start.is_ragged() && params.start.is_chunked == 0;
-  Calls const calls = choose_calls(is_uniform, int64_t{params.start.batch} * params.start.num_row_tiles, params.max_workers);
-  launch_dense_decode(decode_kernel(calls), params, stream);
+  launch_dense_decode(decode_kernel(choose_calls(is_uniform, num_items(params), params.max_workers)), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {

@@ -106,12 +106,24 @@ TEST(ChooseCalls, byItemsAndWorkers) {
   for (int64_t items : {int64_t{0}, int64_t{1}, int64_t{66}}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kFew) << items;
   for (int64_t items : {int64_t{67}, int64_t{132}, int64_t{1} << 32}) EXPECT_EQ(choose_calls(true, items, 132), Calls::kMany) << items;
   EXPECT_EQ(choose_calls(true, 1, 1), Calls::kMany);
-  for (Calls calls : {Calls::kMany, Calls::kAny}) {
-    EXPECT_TRUE(runs_in_pairs(calls, 2) && runs_in_pairs(calls, 4));
-    EXPECT_FALSE(runs_in_pairs(calls, 1) || runs_in_pairs(calls, 3));
-  }
-  EXPECT_FALSE(runs_in_pairs(Calls::kFew, 2));
   for (int64_t items : {1, 1000}) EXPECT_EQ(choose_calls(false, items, 132), Calls::kAny) << items;
+}
+
+TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {
+  for (int32_t group : {2, 4}) EXPECT_TRUE(runs_in_pairs(false, group)) << group;
+  for (int32_t group : {1, 3}) EXPECT_FALSE(runs_in_pairs(false, group)) << group;
+  for (int32_t group : {1, 2, 3, 4}) EXPECT_FALSE(runs_in_pairs(true, group)) << group;
+}
+
+TEST(NumItems, countsRowTilesOfAllKvHeads) {
+  DenseDecodeParams params{};
+  params.start.batch = 3, params.start.q_tokens = 1, params.start.num_row_tiles = 4;
+  EXPECT_EQ(num_items(params), 12);
+  params.start.q_tokens = params.start.num_row_tiles = 0;  // ragged
+  params.start.group = 2, params.start.kv_heads = 3, params.heads = 16, params.call.total_q = 9;
+  EXPECT_EQ(num_items(params), 3 * 2);  // 144 rows of a KV head, 128 a row tile
+  params.call.total_q = 0;
+  EXPECT_EQ(num_items(params), 0);
 }
 
 TEST(PartialLayout, holdsTwoPartialResultsAWorker) {

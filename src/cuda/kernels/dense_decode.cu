@@ -135,7 +135,7 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   attributes[1].id = cudaLaunchAttributeClusterDimension;
   attributes[1].val.clusterDim.x = 2, attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
   config.attrs = attributes;
-  config.numAttrs = runs_in_pairs(kernel.calls, params.start.group) ? 2 : 1;
+  config.numAttrs = runs_in_pairs(is_short_call(num_items(params), params.max_workers), params.start.group) ? 2 : 1;
   check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
   if (!params.start.is_chunked || params.max_chunks == 1) return;
   int64_t const blocks =

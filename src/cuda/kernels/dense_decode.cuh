@@ -44,8 +44,10 @@
 //   stored[event]          8 warps -> warp 9 + event: a partial result is stored; of the second also: there are no more (once)
 //   mergeable[event]       warp 9 + event -> both warpgroups: all parts of the item are in memory, or others merge (once)
 //   announced              producer -> both warpgroups: `parts` has the next part, or the end (phase = part)
-//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes, or 32,768; none where they load it)
-//   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part)
+//   q_full                 producer's expect_tx -> both warpgroups: the part's Q has landed (65,536 bytes, or 32,768; none where they
+//                          load it, or where a chunk finds it in place)
+//   q_free                 8 warps -> producer: the part's last QK is done, the next part's Q may come (phase = part); a chunk of the same
+//                          rows may be announced earlier (`follows`)
 //
 // Registers. 384 threads start with 168; consumers take 224, the others 56. O 128, S 32, P 16, RoPE of Q 16. Of 256 latent columns O
 //   is 64: consumers take 200, the others 104, and nothing spills.

@@ -43,22 +43,25 @@ constexpr Paging choose_paging(int32_t page_tokens) {
 }
 /// What a kernel has code for: short calls notice what they have no use for.
 enum class Calls : int32_t {
-  kFew,   // every request has as many query tokens, and is cut where it balances best; at most half as many items as workers
+  kFew,   // every request has as many query tokens, and is cut where it balances best; a short call
   kMany,  // the same of any number: CTAs have several parts
   kAny,   // ragged and batch-invariant calls as well
 };
 
-/// Of a call of `items` = (request, row tile) and the plan's workers. Depends on nothing that the device alone knows.
+/// At most half as many items = (request, row tile) as the plan has workers. Like what follows from it, this depends on nothing that the
+/// device alone knows.
+constexpr bool is_short_call(int64_t items, int32_t max_workers) { return 2 * items <= max_workers; }
+
 constexpr Calls choose_calls(bool is_uniform, int64_t items, int32_t max_workers) {
   if (!is_uniform) return Calls::kAny;
-  return 2 * items <= max_workers ? Calls::kFew : Calls::kMany;
+  return is_short_call(items, max_workers) ? Calls::kFew : Calls::kMany;
 }
 
 /// Whether CTAs in step are launched as clusters of two. Nothing in the kernel knows of it: it puts CTAs that read the same KV at the same
-/// time next to each other, where L2 seems to answer both at once; batches of 128-head requests are 1 to 6 % faster. Hopper's
-/// multiprocessors come in pairs, so all workers still run at once. Short calls stay single: their CTAs wait for one another, and must get
-/// by with any multiprocessor that other kernels leave. Clusters of four took twice as long.
-constexpr bool runs_in_pairs(Calls calls, int32_t group) { return calls != Calls::kFew && group % 2 == 0; }
+/// time next to each other; on a cold card batches of 128-head requests are 1 to 6 % faster. Hopper's multiprocessors come in pairs, so
+/// all workers still run at once. But a cluster needs two free neighbours: short calls get by with any multiprocessor that other kernels
+/// leave. Clusters of four took twice as long.
+constexpr bool runs_in_pairs(bool is_short, int32_t group) { return !is_short && group % 2 == 0; }
 
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {
@@ -103,6 +106,14 @@ struct DenseDecodeParams {
   void* partial_values;      // the same of [latent] of 2 bytes
   int32_t rope_columns;      // 64, or 32 behind 256 latent columns
 };
+
+/// (request, row tile): of a ragged call as if all its tokens were one request's, since only the device knows how they are shared out.
+constexpr int64_t num_items(DenseDecodeParams const& params) {
+  StartParams const& start = params.start;
+  if (!start.is_ragged()) return int64_t{start.batch} * start.num_row_tiles;
+  int64_t const tile_rows = int64_t{kCtaRows} * start.group;
+  return start.kv_heads * ((params.call.total_q * params.heads + tile_rows - 1) / tile_rows);
+}
 
 /// Which kernel serves a call.
 struct DenseDecodeKernel {

@@ -89,6 +89,7 @@ __device__ __forceinline__ bool produce(Shared& s, Sources const& from, Walk wal
     Follows const how = follows<kCalls>(from.params, part, before);
     if (loader == 0) announce<kCalls, kLatent>(s, from, part, how, part_index, events);
     for (int32_t i = 0; i < part.num_tiles; ++i, ++count) {
+      // Announced without this wait; here no phase of q_free can be ahead of it, since the part's last tile has not been asked for.
       if (how.at_once && loader == 0 && i == kStages) ptx::mbarrier_wait(s.q_free, (part_index & 1) ^ 1);
       tiles.load(s, {count, i, min(part.kv_len - (part.first_tile + i) * kTileTokens, kTileTokens)});
       if (kLoaders<kPaging> > 1 && loader == kFirstPublisher && !has_published && uniform(ptx::mbarrier_test(s.stored[0], 0)) != 0) {
