@@ -92,6 +92,7 @@ struct Tensor {
   int64_t rows, heads, outer;
   int64_t row_stride, head_stride, outer_stride;
   uint32_t box_rows, boxes_per_copy;
+  CUtensorMapL2promotion fetches;
 };
 
 CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
@@ -106,7 +107,7 @@ CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
   CUtensorMap map{};
   CUresult const result =
       find_encoder()(&map, type, 5, const_cast<void*>(tensor.base), sizes, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                     CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+                     CU_TENSOR_MAP_SWIZZLE_128B, tensor.fetches, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result == CUDA_SUCCESS) return map;
   std::ostringstream text;
   text << "decode: " << tensor.name << ": got CUresult " << static_cast<int>(result) << " from cuTensorMapEncodeTiled, expected 0 ("
@@ -131,7 +132,7 @@ CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box,
   int64_t const pages = cache.num_pages > 0 ? cache.num_pages : 1;
   auto const map_of = [&](PartBytes const& part, uint32_t boxes_per_copy) {
     return encode({part.name, part.base, part.columns, cache.page_tokens, cache.heads, pages, part.token_stride, part.head_stride,
-                   part.page_stride, box.tokens, boxes_per_copy},
+                   part.page_stride, box.tokens, boxes_per_copy, box.fetches},
                   dtype);
   };
   return {map_of(latent, box.boxes), map_of(rope, 1)};
@@ -142,7 +143,7 @@ CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype) 
   int64_t const row_stride = (q.rows > 1 ? q.row_stride : q.columns) * kElementBytes;
   int64_t const batch_stride = q.batch > 1 ? q.batch_stride * kElementBytes : row_stride * q.rows;
   auto const boxes = static_cast<uint32_t>(q.columns) / kBoxColumns;
-  return encode({"q", q.base, q.columns, q.rows, 1, q.batch, row_stride, row_stride, batch_stride, kBoxRows, boxes}, dtype);
+  return encode({"q", q.base, q.columns, q.rows, 1, q.batch, row_stride, row_stride, batch_stride, kBoxRows, boxes, q.fetches}, dtype);
 }
 
 }  // namespace flashmla::cuda

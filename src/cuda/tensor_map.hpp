@@ -39,6 +39,7 @@ struct CacheTensorMaps {
 
 struct CacheBox {
   uint32_t tokens, boxes;
+  CUtensorMapL2promotion fetches;  // what L2 fetches for a line of 128 bytes
 };
 
 /// Made per run, because every layer has its own cache. Throws core::Error as check_cache_geometry does, and FLASHMLA_UNSUPPORTED
@@ -51,6 +52,7 @@ struct QueryGeometry {
   int64_t rows, row_stride;
   int64_t batch, batch_stride;
   int64_t columns;
+  CUtensorMapL2promotion fetches;
 };
 
 /// Describes q as {64 columns, rows, boxes, 1, batch}; a copy brings all boxes of 64 rows, and zeros for rows past the last. The caller

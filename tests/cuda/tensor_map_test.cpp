@@ -21,7 +21,7 @@ CacheGeometry fused(int64_t base_byte, int64_t num_pages, int64_t page_stride, i
 /// The message, or "" when maps were made.
 std::string refusal(CacheGeometry const& cache, flashmla_status expected) {
   try {
-    make_cache_tensor_maps(cache, {64, 2}, FLASHMLA_BF16);
+    make_cache_tensor_maps(cache, {64, 2, CU_TENSOR_MAP_L2_PROMOTION_L2_128B}, FLASHMLA_BF16);
     return "";
   } catch (core::Error const& error) {
     EXPECT_EQ(error.status(), expected) << error.what();

@@ -28,8 +28,8 @@
 //   q    8 x 8,192   =  65,536   latent columns of Q; its RoPE columns live in registers as A fragments
 //   kv   2 x 9 x 8,192 = 147,456 two stages of 64 tokens x 576: boxes of 64 columns, the ninth is RoPE
 //   p    2 x 8,192   =  16,384   P of each warpgroup's current tile
-//   rest              =   1,936  row maxima and sums, parts, shared items, valid tokens, holes, barriers, items taken
-//   total 231,312, padded to 231,424 of 232,448; the merge works where KV was
+//   rest              =   1,968  row maxima and sums, parts, shared items, valid tokens, holes, barriers, items taken
+//   total 231,344, padded to 231,424 of 232,448; the merge works where KV was
 //   Of 256 latent columns: q's boxes 0 .. 3; of a stage boxes 0 and 1 (left half), 2 and 3 (right) and 4 (RoPE); the rest is unused.
 //   RoPE of 32 columns: the second half of its box is zeros, as are Q's fragments for it.
 //
@@ -37,9 +37,9 @@
 //   full[stage][copy]      loaders -> owner of the tile: two boxes, or RoPE, have landed (16,384 / 8,192 bytes; of 256 columns one
 //                          box, 8,192). TMA: an arrival a loader, with expect_tx; a half is one copy where pages are not whole
 //                          tiles. cp.async: one a thread.
-//   empty[stage][region]   4 warps -> loaders: left (PV left done), right (PV right done), rope (QK done). P is published
-//                          after its QK, so a finished PV half implies that QK has let go of that half as well.
-//   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m and zeroed tails of the tile are in shared memory
+//   empty[stage][region]   4 warps -> loaders: left (PV left done), right (PV right done), rope (QK done; said once PV runs). P is
+//                          published after its QK, so a finished PV half implies that QK has let go of that half as well.
+//   p_ready[warpgroup]     4 warps -> the other warpgroup: P, m if it may have moved, and zeroed tails of the tile are in shared memory
 //   p_free[warpgroup]      4 warps of the other -> owner: its P has been consumed
 //   stored[event]          8 warps -> warp 9 + event: a partial result is stored; of the second also: there are no more (once)
 //   mergeable[event]       warp 9 + event -> both warpgroups: all parts of the item are in memory, or others merge (once)
@@ -165,6 +165,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   if (lane < kStages * kCopies)
     ptx::mbarrier_init(s.full[lane / kCopies][lane % kCopies], kPaging == Paging::kRows ? 32 * kLoaders<kPaging> : kLoaders<kPaging>);
   if (lane < kStages * 3) ptx::mbarrier_init(s.empty[lane / 3][lane % 3], 4);
+  if (lane < 8) s.has_moved[lane / 4][lane % 4] = 0;
   if (lane < 2) {
     ptx::mbarrier_init(s.p_ready[lane], 4);
     ptx::mbarrier_init(s.p_free[lane], 4);

@@ -198,49 +198,88 @@ __device__ __forceinline__ void mask_holes(float (&scores)[32], uint16_t const (
   }
 }
 
-/// m after this tile: m before, unless the tile exceeds it by more than the lazy margin.
-__device__ __forceinline__ float next_maximum(float const (&scores)[32], int half, float max_before, float scale_log2) {
-  float tile_max = -INFINITY;
-#pragma unroll
-  for (int block = 0; block < 8; ++block)
-    tile_max = fmaxf(tile_max, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
-  tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffU, tile_max, 1));
-  tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffU, tile_max, 2)) * scale_log2;
-  return tile_max > max_before + kLazyMaximum ? tile_max : max_before;
-}
-
-/// P = 2^(c S - m), packed as A fragments; returns the new maxima and this thread's sums.
-template <class Element>
-__device__ __forceinline__ void softmax(float (&scores)[32], uint32_t (&p)[4][4], float (&new_max)[2], float (&sum)[2], float scale_log2) {
+/// Whether m may have to move in a row of the warp: some score exceeds it by more than the lazy margin, or it is so small that negative
+/// scores can. Of nonnegative floats the largest is that of the largest bits, and Hopper has a maximum of three integers.
+__device__ __forceinline__ bool may_move(float const (&scores)[32], float const (&max)[2], float scale_log2) {
+  float largest[2];
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    new_max[half] = next_maximum(scores, half, new_max[half], scale_log2);
-    float const reference = new_max[half] == -INFINITY ? 0.0F : new_max[half];
-    sum[half] = 0.0F;
+    int32_t bits = __float_as_int(scores[accumulator_index(0, half, 0)]);
+#pragma unroll
+    for (int block = 0; block < 8; ++block) {
+      if (block > 0) bits = ::max(bits, __float_as_int(scores[accumulator_index(block, half, 0)]));
+      bits = ::max(bits, __float_as_int(scores[accumulator_index(block, half, 1)]));
+    }
+    largest[half] = __int_as_float(bits);
+  }
+  bool const exceeds = largest[0] * scale_log2 > max[0] + kLazyMaximum || largest[1] * scale_log2 > max[1] + kLazyMaximum;
+  return __any_sync(0xffffffffU, exceeds || fminf(max[0], max[1]) < -kLazyMaximum);
+}
+
+/// m after this tile: m before, unless the tile exceeds it by more than the lazy margin.
+__device__ __forceinline__ void move_maximum(float const (&scores)[32], float (&max)[2], float scale_log2) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float largest = -INFINITY;
+#pragma unroll
+    for (int block = 0; block < 8; ++block)
+      largest = fmaxf(largest, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2)) * scale_log2;
+    if (largest > max[half] + kLazyMaximum) max[half] = largest;
+  }
+}
+
+/// P = 2^(c S - m), packed as A fragments, and this thread's sums. Where m is -inf, all scores are, and P is 0.
+template <class Element>
+__device__ __forceinline__ void exponentials(float const (&scores)[32], uint32_t (&p)[4][4], float const (&max)[2], float (&sum)[2],
+                                             float scale_log2) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float const reference = fmaxf(max[half], kLowestReference);
 #pragma unroll
     for (int block = 0; block < 8; ++block) {
       float const low = ptx::exp2_approx(fmaf(scores[accumulator_index(block, half, 0)], scale_log2, -reference));
       float const high = ptx::exp2_approx(fmaf(scores[accumulator_index(block, half, 1)], scale_log2, -reference));
-      sum[half] += low + high;
+      sum[half] = block == 0 ? low + high : sum[half] + (low + high);
       p[block / 2][half + 2 * (block % 2)] = pack<Element>(low, high);
     }
   }
 }
 
-/// Gives P and m to the other warpgroup.
-__device__ __forceinline__ void publish(Shared& s, uint32_t (&p)[4][4], float const (&new_max)[2], Consumer& me) {
-  ptx::mbarrier_wait(s.p_free[me.warpgroup], me.given ^ 1);
-  uint32_t const tile = ptx::shared_address(s.p[me.warpgroup]);
+/// Where a thread stores P for the other warpgroup: its first 16 bytes; those of a later step lie 32 bytes further, swizzled.
+__device__ __forceinline__ uint32_t published_place(Shared& s, Consumer const& me) {
   uint32_t const row = (me.thread / 32) * 16 + (me.lane / 8 % 2) * 8 + me.lane % 8;
+  return ptx::shared_address(s.p[me.warpgroup]) + swizzled_offset(row, me.lane / 16);
+}
+
+/// Gives P to the other warpgroup, and m if it may have moved.
+__device__ __forceinline__ void publish(Shared& s, uint32_t place, uint32_t (&p)[4][4], float const (&new_max)[2], bool has_moved,
+                                        Consumer& me) {
 #pragma unroll
-  for (int step = 0; step < 4; ++step) ptx::stmatrix_x4(tile + swizzled_offset(row, 2 * step + me.lane / 16), p[step]);
-  if (me.lane % 4 == 0) {
-    s.row_max[me.warpgroup][fragment_row(me.thread, 0)] = new_max[0];
-    s.row_max[me.warpgroup][fragment_row(me.thread, 1)] = new_max[1];
+  for (int step = 0; step < 4; ++step) ptx::stmatrix_x4(place ^ (step * 2 * 16), p[step]);
+  if (has_moved) {
+    if (me.lane % 4 == 0) {
+      s.row_max[me.warpgroup][fragment_row(me.thread, 0)] = new_max[0];
+      s.row_max[me.warpgroup][fragment_row(me.thread, 1)] = new_max[1];
+    }
+    s.has_moved[me.warpgroup][me.thread / 32] = 1;
   }
   ptx::fence_proxy_async_shared();
   arrive_warp(s.p_ready[me.warpgroup], me.lane);
   me.given ^= 1;
+}
+
+/// Takes over m of the other warpgroup's tile.
+template <int kLatent>
+__device__ __forceinline__ void take_maximum(RowState<kLatent>& row, Shared& s, Consumer const& me) {
+  int const other = 1 - me.warpgroup;
+  uint32_t& has_moved = s.has_moved[other][me.thread / 32];
+  if (has_moved == 0) return;
+  float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
+  __syncwarp();
+  has_moved = 0;
+  rescale(row, max);
 }
 
 template <Paging kPaging, int kLatent>
@@ -269,8 +308,7 @@ __device__ __forceinline__ void begin_other_pv(RowState<kLatent>& row, Shared& s
   int const other = 1 - me.warpgroup;
   wait_landed<kPaging>(s.p_ready[other], me.taken);
   me.taken ^= 1;
-  float const max[2] = {s.row_max[other][fragment_row(me.thread, 0)], s.row_max[other][fragment_row(me.thread, 1)]};
-  rescale(row, max);
+  take_maximum(row, s, me);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.p[other]));
   uint64_t const v = value_descriptor<kPaging, kLatent>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
@@ -286,14 +324,18 @@ __device__ __forceinline__ void end_other_pv(Shared& s, uint32_t stage, Consumer
   arrive_warp(s.p_free[1 - me.warpgroup], me.lane);
 }
 
+/// O += P V with this warpgroup's own P. While that runs, lets go of what QK has read: RoPE, and Q if no own tile is to come.
 template <class Element, Paging kPaging, int kLatent>
-__device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, Consumer const& me) {
+__device__ __forceinline__ void own_pv(RowState<kLatent>& row, Shared& s, uint32_t (&p)[4][4], uint32_t stage, bool is_last,
+                                       Consumer const& me) {
   uint64_t const v = value_descriptor<kPaging, kLatent>(s, stage, me.warpgroup);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
     multiply_pv<Element>(row.o, p[step], advance(v, step * 2 * StageLayout<kPaging, kLatent>::kNextAtom));
   ptx::wgmma_commit();
+  arrive_warp(s.empty[stage][kRope], me.lane);
+  if (is_last) arrive_warp(s.q_free, me.lane);
   ptx::wgmma_wait<0>();
   ptx::pin_registers(row.o);
   arrive_warp(s.empty[stage][me.warpgroup], me.lane);
@@ -307,25 +349,29 @@ inline constexpr bool kMayStagger = kPaging == Paging::kTiles && kCalls != Calls
 /// share what they read, so that arithmetic is the limit, and tiles come in time: with two CTAs, in parts of many tiles.
 template <Paging kPaging, Calls kCalls>
 __device__ __forceinline__ bool takes_keys_first(StartParams const& start, Part const& part, int32_t warpgroup) {
-  constexpr int kManyTiles = 32;
+  constexpr int kManyTiles = 80;
   return kMayStagger<kPaging, kCalls> && warpgroup == 1 && (start.group > 2 || (start.group == 2 && part.num_tiles >= kManyTiles));
 }
 
-/// All tiles of a part: own ones in full, the other's as PV only.
+/// All tiles of a part: own ones in full, the other's as PV only. A warpgroup's own tiles all come into the same stage. What a tile has
+/// to know is read before its scores are there: from then on the other warpgroup waits for every instruction.
 template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseDecodeParams const& params, Part const& part,
                                        uint32_t (&rope)[4][4], Consumer& me) {
-  uint32_t const count = me.tiles;
   bool const keys_first = takes_keys_first<kPaging, kCalls>(params.start, part, me.warpgroup);
-  if (me.warpgroup >= part.num_tiles) arrive_warp(s.q_free, me.lane);  // no tile of its own
-  for (int32_t i = me.warpgroup; i < part.num_tiles; i += 2) {
-    uint32_t const stage = uniform((count + i) % kStages), parity = uniform((count + i) / kStages % 2);
-    QkOperands const operands = qk_operands<kPaging, kLatent>(s, stage, me.warpgroup);
+  uint32_t const stage = uniform((me.tiles + me.warpgroup) % kStages);
+  uint32_t parity = uniform((me.tiles + me.warpgroup) / kStages % 2);
+  QkOperands const operands = qk_operands<kPaging, kLatent>(s, stage, me.warpgroup);
+  int32_t left = part.num_tiles - me.warpgroup;  // from the next own tile on
+  row.visible[0] -= (part.first_tile + me.warpgroup) * kTileTokens, row.visible[1] -= (part.first_tile + me.warpgroup) * kTileTokens;
+  if (left <= 0) arrive_warp(s.q_free, me.lane);  // no tile of its own
+  bool is_first = me.warpgroup == 0;
+  for (; left > 0; left -= 2) {
     // The other's tile first: its stage is then on its way back to the producer while this one's K may still be landing.
     // If K is there already, two boxes of it keep the tensor cores busy behind that product.
     // Staggered parts: the right warpgroup multiplies its own K while the left one is at its softmax, and the other's P V during its
     // own softmax.
-    bool const has_other = i > 0 && !keys_first;
+    bool const has_other = !is_first && !keys_first;
     if (has_other) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     bool const has_landed = ptx::mbarrier_test(s.full[stage][operands.first_copy[0]], parity);
     if (has_other && !has_landed) {
@@ -344,40 +390,46 @@ __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseD
     multiply_qk<Element, kPaging, 1, 0>(scores, operands, s.full[stage], parity);
     multiply_qk<Element, kPaging, 1, 1>(scores, operands, s.full[stage], parity);
     ptx::wgmma_commit();
+    int32_t const valid = s.valid[stage];
+    int32_t const limit[2] = {min(row.visible[0], valid), min(row.visible[1], valid)};
+    bool const has_limit = min(limit[0], limit[1]) < kTileTokens;
+    uint32_t place = published_place(s, me);
+    ptx::hide_origin(place);
+    ptx::mbarrier_wait(s.p_free[me.warpgroup], me.given ^ 1);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(scores);
     ptx::pin_registers(row.o);
-    if (i + 2 >= part.num_tiles) arrive_warp(s.q_free, me.lane);
-    arrive_warp(s.empty[stage][kRope], me.lane);
     if (keys_first) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
-    int32_t const valid = s.valid[stage];
-    if (valid < kTileTokens) zero_tail<kPaging, kLatent>(s, stage, valid, me);
-    int32_t const base = (part.first_tile + i) * kTileTokens;
-    int32_t const limit[2] = {min(row.visible[0] - base, valid), min(row.visible[1] - base, valid)};
-    if (limit[0] < kTileTokens || limit[1] < kTileTokens) mask_scores(scores, limit, me.thread);
+    if (has_limit) {
+      if (valid < kTileTokens) zero_tail<kPaging, kLatent>(s, stage, valid, me);
+      mask_scores(scores, limit, me.thread);
+    }
     if constexpr (kPaging != Paging::kTiles) {
       uint16_t const(&holes)[4] = s.holes[stage];
       if ((holes[0] | holes[1] | holes[2] | holes[3]) != 0) mask_holes(scores, holes, me.thread);
     }
     uint32_t p[4][4];
     float new_max[2] = {row.max[0], row.max[1]}, sum[2];
-    softmax<Element>(scores, p, new_max, sum, params.scale_log2);
+    bool const has_moved = may_move(scores, new_max, params.scale_log2);
+    if (has_moved) move_maximum(scores, new_max, params.scale_log2);
+    exponentials<Element>(scores, p, new_max, sum, params.scale_log2);
+    publish(s, place, p, new_max, has_moved, me);
     if constexpr (kMayStagger<kPaging, kCalls>) {
       ptx::wgmma_wait<0>();
       ptx::pin_registers(row.o);
       if (keys_first) end_other_pv(s, stage ^ 1, me);
     }
-    publish(s, p, new_max, me);
-    rescale(row, new_max);
+    if (has_moved) rescale(row, new_max);
     row.sum[0] += sum[0], row.sum[1] += sum[1];
-    own_pv<Element, kPaging>(row, s, p, stage, me);
+    own_pv<Element, kPaging>(row, s, p, stage, left <= 2, me);
+    row.visible[0] -= 2 * kTileTokens, row.visible[1] -= 2 * kTileTokens;
+    parity ^= 1, is_first = false;
   }
-  if (part.num_tiles > 0 && (part.num_tiles - 1) % 2 != me.warpgroup) {
-    uint32_t const stage = uniform((count + part.num_tiles - 1) % kStages);
-    begin_other_pv<Element, kPaging>(row, s, stage, me);
+  if (left == 0 && part.num_tiles > 0) {  // the last tile is the other's
+    begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
     ptx::wgmma_wait<0>();
     ptx::pin_registers(row.o);
-    end_other_pv(s, stage, me);
+    end_other_pv(s, stage ^ 1, me);
   }
 }
 

@@ -29,7 +29,8 @@ inline constexpr int kMostLatent = 512;
 inline constexpr int kMostBoxes = kLatentBoxes<kMostLatent> + 1;  // of a tile
 
 inline constexpr int kWarpgroupThreads = 128;
-inline constexpr float kLazyMaximum = 8.0F;  // log2 units; P stays below 2^8
+inline constexpr float kLazyMaximum = 8.0F;        // log2 units; P stays below 2^8
+inline constexpr float kLowestReference = -3e38F;  // for m where that is -inf, which a masked score is too
 
 /// 64 rows of a request: of its rows (query token, head of a KV head), token major, those from `row_begin` on.
 struct RowSpan {

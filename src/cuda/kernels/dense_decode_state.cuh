@@ -34,7 +34,8 @@ struct Shared {
   alignas(1024) uint8_t q[kLatentBoxes<kMostLatent>][kBoxBytes];
   alignas(1024) uint8_t kv[kStages][kMostBoxes][kBoxBytes];
   alignas(1024) uint8_t p[2][kBoxBytes];
-  float row_max[2][kCtaRows];     // [warpgroup]: m after its latest tile
+  float row_max[2][kCtaRows];     // [warpgroup]: m after the latest of its tiles that may have moved it
+  uint32_t has_moved[2][4];       // [warpgroup][warp]: the latest tile may have moved m in the warp's rows; the other warpgroup clears it
   float row_sum[2][2][kCtaRows];  // [part % 2][warpgroup]: its share of l
   Part parts[2];                  // [part % 2]; request -1: there are no more
   int32_t valid[kStages];         // leading tokens of the tile, or none where it is one page that does not exist
