@@ -68,7 +68,8 @@ struct DecodeCase {
   int64_t low_pages = 0;  // unused pages in front of all others; 0: used and unused pages are shuffled
 
   // Data and layout.
-  float q_std = 10.0f;  // with keys of deviation 0.1 and the default scale, scores have a deviation of q_std / 10
+  float q_std = 10.0f;                    // with keys of deviation 0.1 and the default scale, scores have a deviation of q_std / 10
+  float first_score = 0, last_score = 0;  // added to scores of a request's first and last token, and a line in between; not with pairs
   Sink sink = Sink::kNone;
   QLayout q_layout = QLayout::kContiguous;
   CacheLayout cache_layout = CacheLayout::kContiguous;
@@ -78,6 +79,7 @@ struct DecodeCase {
 
   [[nodiscard]] int32_t batch() const { return static_cast<int32_t>(kv_len.size()); }
   [[nodiscard]] bool is_ragged() const { return !q_offsets.empty(); }
+  [[nodiscard]] bool has_line() const { return first_score != 0 || last_score != 0; }
   /// Query tokens of q, out and lse.
   [[nodiscard]] int64_t total_q() const { return is_ragged() ? ragged_tokens : static_cast<int64_t>(batch()) * q_tokens; }
   /// Query tokens of a request; in a uniform case `first` is 0, for there is a batch dimension.

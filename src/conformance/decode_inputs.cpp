@@ -178,6 +178,7 @@ void DecodeInputs::make_queries(Random& random) {
       for (int64_t h = 0; h < case_.h_q; ++h) {
         int64_t const row = q_offset_ + b * q_stride_.batch + t * q_stride_.token + h * q_stride_.head;
         fill_noise(random, dtype_, case_.q_std, element(q_.host<void>(), row), width);
+        if (case_.has_line()) reference::store(dtype_, q_.host<void>(), row + width - 1, 1 / make_core_problem(case_).scale);
         if (!pair) continue;
         int64_t const pe = b * q_pe_stride_.batch + t * q_pe_stride_.token + h * q_pe_stride_.head;
         fill_noise(random, dtype_, case_.q_std, element(q_pe_.host<void>(), pe), format_.rope);
@@ -206,6 +207,7 @@ void DecodeInputs::make_cache(Random& random) {
     for (int32_t first = 0; first < kv_len; first += case_.page_tokens) {
       int32_t const page = page_table_.host<int32_t>()[request * table_stride_ + first / case_.page_tokens];
       fill_page(random, page, std::min(case_.page_tokens, kv_len - first));
+      if (case_.has_line()) draw_line(page, first, kv_len);
     }
   }
   ckv_.upload();
@@ -226,6 +228,17 @@ void DecodeInputs::fill_page(Random& random, int32_t page, int32_t num_tokens) {
       int64_t const kpe = page * kpe_stride_.batch + token * kpe_stride_.token + head * kpe_stride_.head;
       copy_noise(random, dtype_, element(kpe_.host<void>(), kpe), format_.rope);
     }
+}
+
+void DecodeInputs::draw_line(int32_t page, int32_t first, int32_t kv_len) {
+  for (int32_t token = 0; token < std::min(case_.page_tokens, kv_len - first); ++token) {
+    float const place = static_cast<float>(first + token) / static_cast<float>(std::max(kv_len - 1, 1));
+    float const score = case_.first_score + (case_.last_score - case_.first_score) * place;
+    for (int64_t head = 0; head < case_.h_kv; ++head) {
+      int64_t const key = cache_offset_ + page * ckv_stride_.batch + token * ckv_stride_.token + head * ckv_stride_.head;
+      reference::store(dtype_, ckv_.host<void>(), key + format_.qk_dim - 1, score);
+    }
+  }
 }
 
 void DecodeInputs::make_outputs() {

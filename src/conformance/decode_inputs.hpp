@@ -38,6 +38,8 @@ class DecodeInputs {
   void make_cache(Random& random);
   void make_outputs();
   void fill_page(Random& random, int32_t page, int32_t num_tokens);
+  /// The last number of each key, which every query multiplies by 1 / scale.
+  void draw_line(int32_t page, int32_t first, int32_t kv_len);
   [[nodiscard]] flashmla_lengths lengths_of(Buffer const& kv_len, Buffer const& q_offsets) const;
   [[nodiscard]] flashmla_view row_view(void* data, flashmla_dtype dtype, core::RowStrides const& s, int64_t width) const;
   [[nodiscard]] flashmla_view lse_view() const;

@@ -44,6 +44,15 @@ Cases math_cases() {
   add(cases, "plain", [](DecodeCase&) {});
   add(cases, "uniform_scores", [](DecodeCase& c) { c.q_std = 0.1f; });
   add(cases, "peaked_scores", [](DecodeCase& c) { c.q_std = 40; });
+  // The running maximum of a kernel moves again and again, or not after the first tile, or lies so low that negative scores move it.
+  add(cases, "rising_scores", [](DecodeCase& c) { c.first_score = -12, c.last_score = 3, c.kv_len = {1500, 70, 640, 64}; });
+  add(cases, "rising_scores_128_heads", [](DecodeCase& c) { c.first_score = -12, c.last_score = 3, c.kv_len = {1500, 64}, c.h_q = 128; });
+  add(cases, "rising_scores_page_16",
+      [](DecodeCase& c) { c.first_score = -12, c.last_score = 3, c.kv_len = {1500, 70}, c.page_tokens = 16; });
+  add(cases, "falling_scores", [](DecodeCase& c) { c.first_score = 3, c.last_score = -12, c.kv_len = {1500, 70, 640, 64}; });
+  add(cases, "low_scores", [](DecodeCase& c) { c.first_score = c.last_score = -10, c.kv_len = {700, 70, 1}; });
+  add(cases, "low_rising_scores_causal",
+      [](DecodeCase& c) { c.first_score = -14, c.last_score = -8, c.kv_len = {700, 70, 130}, c.q_tokens = 3, c.causal = true; });
   add(cases, "scale_zero", [](DecodeCase& c) { c.scale = 0.0f; });
   add(cases, "scale_zero_causal", [](DecodeCase& c) { c.scale = 0.0f, c.causal = true, c.q_tokens = 3; });
   add(cases, "scale_given", [](DecodeCase& c) { c.scale = 0.1147213867929261f; });
@@ -248,6 +257,7 @@ Cases short_key_cases(Tier tier) {
     c.q_layout = QLayout::kPadded, c.cache_layout = CacheLayout::kPaddedTokens, c.padded_out = true, c.out_dtype = FLASHMLA_FP32;
   });
   add(cases, "unaligned", [](DecodeCase& c) { c.q_layout = QLayout::kUnaligned, c.cache_layout = CacheLayout::kUnaligned, c.h_q = 20; });
+  add(cases, "rising_scores", [](DecodeCase& c) { c.first_score = -12, c.last_score = 3, c.kv_len = {1500, 70, 640, 64}; });
   add(cases, "scale_zero", [](DecodeCase& c) { c.scale = 0.0f; });
   add(cases, "split_sink", [](DecodeCase& c) { c.kv_len = {1500, 1}, c.h_q = 4, c.sink = Sink::kInfinite; });
   add(cases, "bad_page", [](DecodeCase& c) { c.bad_pages = {{2, 1, -1}}; });
