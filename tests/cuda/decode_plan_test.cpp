@@ -115,6 +115,12 @@ TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {
   for (int32_t group : {1, 2, 3, 4}) EXPECT_FALSE(runs_in_pairs(true, group)) << group;
 }
 
+TEST(FetchesWide, allButWholeTilesOfSingleCtas) {
+  EXPECT_FALSE(fetches_wide(Paging::kTiles, false));
+  EXPECT_TRUE(fetches_wide(Paging::kTiles, true));
+  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_TRUE(fetches_wide(paging, false));
+}
+
 TEST(NumItems, countsRowTilesOfAllKvHeads) {
   DenseDecodeParams params{};
   params.start.batch = 3, params.start.q_tokens = 1, params.start.num_row_tiles = 4;

@@ -69,13 +69,6 @@ CacheGeometry cache_of(DenseDecodeParams const& params, int64_t latent) {
           params.start.kv_heads};
 }
 
-/// What L2 fetches with a line of 128 bytes. With 256, whole tiles cost it a fifth more reads, since a token is nine such lines: 0.2 to 0.5 %
-/// where memory is the limit, and up to 0.3 us of a short call. But clusters of two take 1 % less with it; other pages were not measured.
-CUtensorMapL2promotion choose_fetches(Paging paging, bool is_paired) {
-  bool const is_wide = is_paired || paging != Paging::kTiles;
-  return is_wide ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
-}
-
 /// Describes q by a tensor map, if a request's rows of a KV head lie evenly spaced.
 void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, DenseDecodeKernel const& kernel, CUtensorMapL2promotion fetches) {
   core::DecodeCall const& call = params.call;
@@ -122,7 +115,8 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
   dense_decode::TensorMaps maps{};
   bool const is_paired = runs_in_pairs(is_short_call(num_items(params), params.max_workers), params.start.group);
-  CUtensorMapL2promotion const fetches = choose_fetches(kernel.paging, is_paired);
+  CUtensorMapL2promotion const fetches =
+      fetches_wide(kernel.paging, is_paired) ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
   set_query(launched, maps, kernel, fetches);
   CacheGeometry const cache = cache_of(params, kernel.latent);
   if (kernel.paging == Paging::kRows) {

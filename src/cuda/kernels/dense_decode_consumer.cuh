@@ -400,7 +400,7 @@ __device__ __forceinline__ void attend(RowState<kLatent>& row, Shared& s, DenseD
     ptx::pin_registers(scores);
     ptx::pin_registers(row.o);
     if (keys_first) begin_other_pv<Element, kPaging>(row, s, stage ^ 1, me);
-    if (has_limit) {
+    if (has_limit) {  // in all threads where the tile itself has an end: zero_tail is for the whole warpgroup
       if (valid < kTileTokens) zero_tail<kPaging, kLatent>(s, stage, valid, me);
       mask_scores(scores, limit, me.thread);
     }

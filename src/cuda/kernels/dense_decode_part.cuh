@@ -194,7 +194,7 @@ struct RowState {
   float o[kOutputs<kLatent>];  // [blocks of 8 columns][2 rows][2 columns] of the warpgroup's 64 x kLatent / 2 half
   float max[2];                // m: reference of o and sum, log2 units
   float sum[2];                // this thread's share of l, from its warpgroup's own tiles
-  int32_t visible[2];          // keys that the row sees
+  int32_t visible[2];          // keys that the row sees; among tiles, of those from the next own one on
 };
 
 /// Where a row belongs.
