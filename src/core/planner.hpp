@@ -17,6 +17,9 @@
 // with s >= m have nothing. Cuts of the line drift over items, since only the first part of each pays for opening it: 16
 // requests of 64 tiles on 128 workers had parts of 6 to 9 tiles instead of 8. n is the least that makes the longest part no longer.
 //
+// Runs of whole items. Where there are more items than max_workers, worker w takes items n w .. n (w + 1), n being the least that serves all,
+// if n of the largest cost less than the fair share and `merge_cost`: what a worker saves that neither stores a part nor merges one.
+//
 // Cuts. Otherwise worker w takes the stretch of the line between two cuts, worker 0 the first `budget` of it and every
 // other worker `budget - part_cost`:
 //     cut(w) = floor(w * (S + (workers - 1) * part_cost) / workers) - (w - 1) * part_cost,   0 < w < workers.
@@ -48,9 +51,10 @@ struct PlanShape {
   int32_t tile_rows;    // rows (query token, head) of a row tile
   int32_t tile_tokens;  // tokens of a token tile
   int32_t max_workers;
-  int32_t part_cost;     // cost of opening an item, in the unit of tile_cost
-  int32_t tile_cost;     // > 0
-  int32_t kv_heads = 1;  // KV heads whose rows are items of their own; 1: an item holds the rows of all heads
+  int32_t part_cost;       // cost of opening an item, in the unit of tile_cost
+  int32_t tile_cost;       // > 0
+  int32_t kv_heads = 1;    // KV heads whose rows are items of their own; 1: an item holds the rows of all heads
+  int32_t merge_cost = 0;  // cost of a worker's share in items that others share as well; 0: more items than workers are always cut
 };
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -99,9 +103,18 @@ constexpr bool is_fair(PlanShape const& shape, PlanTotals const& totals, int32_t
   return cost * workers < totals.cost + static_cast<int64_t>(workers - 1) * shape.part_cost;
 }
 
-/// Workers that every item gets. 1: items are whole; 0: they do not get equally many, the line is cut.
+/// Whole items that every worker gets, the last perhaps fewer, where there are more items than workers; 0: the line is cut.
+constexpr int32_t items_per_worker(PlanShape const& shape, PlanTotals const& totals) {
+  auto const each = static_cast<int32_t>(ceil_div(totals.items, shape.max_workers));
+  if (shape.merge_cost == 0 || each > INT16_MAX) return 0;  // the schedule's header has 16 bits for it
+  int64_t const workers = num_useful_workers(shape, totals), most = each * totals.item_cost - shape.merge_cost;
+  return most * workers < totals.cost + (workers - 1) * shape.part_cost ? each : 0;
+}
+
+/// Workers that every item gets. 1: items are whole; -n: every worker has n whole items; 0: the line is cut.
 constexpr int32_t workers_per_item(PlanShape const& shape, PlanTotals const& totals) {
-  if (totals.items == 0 || totals.items > shape.max_workers) return 0;
+  if (totals.items == 0) return 0;
+  if (totals.items > shape.max_workers) return -items_per_worker(shape, totals);
   int64_t const longest = (totals.item_cost - shape.part_cost) / shape.tile_cost;
   if (is_fair(shape, totals, 1, longest)) return 1;
   int64_t const part = ceil_div(longest, shape.max_workers / totals.items);
@@ -110,6 +123,7 @@ constexpr int32_t workers_per_item(PlanShape const& shape, PlanTotals const& tot
 }
 
 constexpr int32_t num_workers(PlanShape const& shape, PlanTotals const& totals, int32_t per_item) {
+  if (per_item < 0) return static_cast<int32_t>(ceil_div(totals.items, -per_item));
   return per_item > 0 ? per_item * totals.items : num_useful_workers(shape, totals);
 }
 

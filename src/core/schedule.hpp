@@ -25,7 +25,7 @@ struct alignas(16) ScheduleHeader {
   int32_t num_workers;      // begins[num_workers] ends the last; workers that have nothing have equal begins
   int32_t num_split_items;  // valid entries of SplitItem
   int16_t tile_tokens;
-  int16_t workers_per_item;  // that every item has; 0: they differ. Above 1, no worker has parts of two items
+  int16_t workers_per_item;  // that every item has; 0: they differ; -n: every worker has n items. Above 1, no worker has parts of two
   int32_t tile_rows;
 };
 

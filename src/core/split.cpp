@@ -90,6 +90,16 @@ void share_out_items(Line const& line, int32_t const* kv_len, int32_t per_item, 
   for (; idle > 0; --idle) view.begins[w++] = {line.batch, 0, 0, 0, 0};
 }
 
+/// Every worker gets `each` whole items, the last what is left.
+void deal_items(Line const& line, int32_t each, ScheduleView const& view) {
+  int32_t item = 0;
+  for (int32_t r = 0; r < line.batch; ++r) {
+    int32_t const row_tiles = line.row_tiles(r);
+    for (int32_t t = 0; t < row_tiles; ++t, ++item)
+      if (item % each == 0) view.begins[item / each] = {r, t, 0, 0, 0};
+  }
+}
+
 bool is_at(WorkerBegin const& begin, int32_t request, int32_t row_tile, int32_t tile, int32_t split) {
   return begin.request == request && begin.row_tile == row_tile && begin.tile == tile && begin.split == split;
 }
@@ -145,6 +155,7 @@ void make_schedule(PlanShape const& shape, StepRows const& rows, int32_t const* 
   view.header->workers_per_item = static_cast<int16_t>(per_item);
   Line const line{shape, totals, row_tiles, rows.batch};
   if (per_item > 0) share_out_items(line, kv_len, per_item, view);
+  else if (per_item < 0) deal_items(line, -per_item, view);
   else cut_items(line, kv_len, view);
   if (rows.is_ragged() && rows.batch > 0) {
     view.header->num_workers = std::max(workers, 1);

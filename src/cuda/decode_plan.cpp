@@ -28,6 +28,8 @@ namespace {
 // is charged like two tiles.
 constexpr int32_t kTileCost = 4;
 constexpr int32_t kPartCost = 8;
+// Storing a part and merging half an item with others, twice: 20,000 cycles, seven tiles of 128 heads.
+constexpr int32_t kMergeCost = 26;
 
 constexpr double kLog2E = 1.4426950408889634074;
 constexpr double kLn2 = 0.6931471805599453094;
@@ -171,7 +173,7 @@ std::string HopperDecodePlan::describe() const {
 
 core::PlanShape plan_shape(int32_t group, int32_t num_sms, int32_t kv_heads) {
   int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
-  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost, kv_heads};
+  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost, kv_heads, kMergeCost};
 }
 
 StartParams start_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call, void const* schedule) {

@@ -51,6 +51,25 @@ TEST(Planner, ItemsStayWholeWhenSplittingSavesNoTile) {
   EXPECT_EQ(num_workers(shape, totals_of(0, 0), 0), 0);
 }
 
+TEST(Planner, WorkersGetWholeItemsWhereMergingCostsMore) {
+  PlanShape shape{128, 64, 66, 8, 4};
+  auto const totals_of = [&](int32_t items, int64_t tiles) {
+    return PlanTotals{items * (8 + 4 * tiles), items * tiles, items, 8 + 4 * tiles};
+  };
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 64)), 0);  // merging costs nothing
+  shape.merge_cost = 26;
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 64)), -2);   // 528 against a share of 520
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 128)), -2);  // 1,040 against 1,016
+  EXPECT_EQ(workers_per_item(shape, totals_of(128, 512)), 0);   // 4,112 against 3,995
+  EXPECT_EQ(workers_per_item(shape, totals_of(100, 64)), 0);
+  EXPECT_EQ(num_workers(shape, totals_of(128, 64), -2), 64);
+  EXPECT_EQ(num_workers(shape, totals_of(131, 64), -2), 66);
+  EXPECT_EQ(workers_per_item(shape, totals_of(66, 64)), 1);
+  PlanTotals uneven = totals_of(128, 64);
+  uneven.item_cost *= 2;
+  EXPECT_EQ(workers_per_item(shape, uneven), 0);
+}
+
 TEST(Planner, ItemsGetAsManyWorkersWhereThatIsFair) {
   PlanShape const shape{64, 64, 132, 5, 2};
   auto const totals_of = [&](int32_t items, int64_t tiles) {

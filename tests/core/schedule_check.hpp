@@ -84,6 +84,7 @@ inline PlanCase random_case(std::mt19937& random) {
   shape.max_workers = 1 + static_cast<int32_t>(random() % 132);
   shape.part_cost = pick(random, {0, 1, 2, 5, 10, 37});
   shape.tile_cost = pick(random, {1, 1, 2, 7});
+  shape.merge_cost = pick(random, {0, 0, 3, 26, 1000});
   bool const is_large = batch > 200;
   int32_t const h_q = pick(random, {1, 3, 16, 64, 128});
   int32_t const q_tokens = is_large ? 1 : pick(random, {1, 1, 2, 4});

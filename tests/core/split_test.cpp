@@ -80,6 +80,12 @@ void expect_balance(PlanCase const& c, ScheduleHeader const& header, std::vector
     for (flashmla_part const& part : parts) ASSERT_LE(part.num_splits, per_item);
   }
   int64_t const budget_times_workers = total - reopened * p + (useful - 1) * p;
+  if (per_item < 0) {
+    ASSERT_EQ(header.num_workers, ceil_div(items, -per_item));
+    ASSERT_EQ(reopened, 0);
+    for (int64_t const each : cost) ASSERT_LT((each - c.shape.merge_cost) * useful, budget_times_workers);
+    return;
+  }
   for (int64_t const each : cost) {
     ASSERT_LT((each - t) * useful, budget_times_workers);  // not a whole tile above the fair share
     if (per_item > 1) continue;
@@ -188,6 +194,11 @@ std::vector<char> searched_schedule(PlanCase const& c) {
       view.begins[w].split = static_cast<int16_t>(split), view.begins[w].num_splits = static_cast<int16_t>(parts);
     }
     list_split_items(workers, view);
+    if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
+    return schedule;
+  }
+  if (per_item < 0) {
+    for (int32_t w = 0; w < workers; ++w) view.begins[w] = items[static_cast<size_t>(w) * static_cast<size_t>(-per_item)];
     if (is_ragged) view.begins[0] = {0, 0, 0, 0, 0};
     return schedule;
   }

@@ -248,7 +248,7 @@ __device__ inline core::WorkerBegin item_begin(Smem<kRagged> const& smem, PlanSc
 /// Workers and how they were found; the same in every thread.
 struct Workers {
   int32_t count;
-  int32_t per_item;  // 0: the line is cut
+  int32_t per_item;  // 0: the line is cut; -n: n whole items a worker
 };
 
 /// Where worker w begins when every item has as many.
@@ -277,7 +277,10 @@ template <bool kRagged>
 __device__ inline Placed place(Smem<kRagged> const& smem, PlanScheduleParams const& p, Workers workers) {
   auto const w = static_cast<int32_t>(threadIdx.x);
   if (w >= workers.count) return {{kRagged && w == 0 ? 0 : p.batch, 0, 0, 0, 0}, {}};
-  Placed placed = workers.per_item > 0 ? share_item(smem, p, workers, w) : place_worker(smem, p, workers.count, w);
+  Placed placed{};
+  if (workers.per_item < 0) placed.begin = item_begin(smem, p, w * -workers.per_item);
+  else if (workers.per_item > 0) placed = share_item(smem, p, workers, w);
+  else placed = place_worker(smem, p, workers.count, w);
   if (kRagged && w == 0) placed.begin = {0, 0, 0, 0, 0};
   return placed;
 }
