@@ -50,7 +50,7 @@ Cases math_cases() {
   add(cases, "rising_scores_page_16",
       [](DecodeCase& c) { c.first_score = -12, c.last_score = 3, c.kv_len = {1500, 70}, c.page_tokens = 16; });
   add(cases, "falling_scores", [](DecodeCase& c) { c.first_score = 3, c.last_score = -12, c.kv_len = {1500, 70, 640, 64}; });
-  add(cases, "low_scores", [](DecodeCase& c) { c.first_score = c.last_score = -7, c.kv_len = {700, 70, 1}; });
+  add(cases, "low_scores", [](DecodeCase& c) { c.first_score = c.last_score = -6.2f, c.q_std = 0.1f, c.kv_len = {130, 70, 1}; });
   add(cases, "low_rising_scores_causal",
       [](DecodeCase& c) { c.first_score = -14, c.last_score = -8, c.kv_len = {700, 70, 130}, c.q_tokens = 3, c.causal = true; });
   add(cases, "scale_zero", [](DecodeCase& c) { c.scale = 0.0f; });

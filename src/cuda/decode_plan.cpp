@@ -24,10 +24,10 @@
 namespace flashmla::cuda {
 namespace {
 
-// Costs of the planner in its own unit, a quarter of a 64-token tile: opening an item (Q load, pipeline fill, epilogue)
-// is charged like two tiles.
+// Costs of the planner in its own unit, a quarter of a 64-token tile: opening an item (Q load, pipeline fill, epilogue) is charged like
+// two tiles, or where CTAs work in step, whose tiles take less time than they would alone, like four.
 constexpr int32_t kTileCost = 4;
-constexpr int32_t kPartCost = 8;
+constexpr int32_t kPartCost = 8, kPartCostInStep = 16;
 // Storing a part and merging half an item with others, twice: 20,000 cycles, seven tiles of 128 heads.
 constexpr int32_t kMergeCost = 26;
 
@@ -68,7 +68,9 @@ class HopperDecodePlan final : public core::DecodePlan {
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
   [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls) const {
-    return {problem_.q_dtype, problem_.out_dtype, choose_paging(problem_.page_tokens), calls, problem_.format->latent};
+    Paging const paging = choose_paging(problem_.page_tokens);
+    int32_t const latent = problem_.format->latent;
+    return {problem_.q_dtype, problem_.out_dtype, paging, calls, latent, choose_roles(paging, calls, latent, group_)};
   }
 
   core::Problem problem_;
@@ -173,7 +175,7 @@ std::string HopperDecodePlan::describe() const {
 
 core::PlanShape plan_shape(int32_t group, int32_t num_sms, int32_t kv_heads) {
   int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
-  return {kCtaRows * group, kTileTokens, workers, kPartCost, kTileCost, kv_heads, kMergeCost};
+  return {kCtaRows * group, kTileTokens, workers, group == 1 ? kPartCost : kPartCostInStep, kTileCost, kv_heads, kMergeCost};
 }
 
 StartParams start_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call, void const* schedule) {

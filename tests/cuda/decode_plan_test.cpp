@@ -109,16 +109,29 @@ TEST(ChooseCalls, byItemsAndWorkers) {
   for (int64_t items : {1, 1000}) EXPECT_EQ(choose_calls(false, items, 132), Calls::kAny) << items;
 }
 
+TEST(ChooseRoles, scoringInLongCallsOfManyRows) {
+  for (Calls calls : {Calls::kMany, Calls::kAny})
+    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, group), Roles::kScoring);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 512, 2), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 256, 2), Roles::kAlternating);
+  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kMany, 512, 2), Roles::kAlternating);
+}
+
 TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {
   for (int32_t group : {2, 4}) EXPECT_TRUE(runs_in_pairs(false, group)) << group;
   for (int32_t group : {1, 3}) EXPECT_FALSE(runs_in_pairs(false, group)) << group;
   for (int32_t group : {1, 2, 3, 4}) EXPECT_FALSE(runs_in_pairs(true, group)) << group;
 }
 
-TEST(FetchesWide, allButWholeTilesOfSingleCtas) {
-  EXPECT_FALSE(fetches_wide(Paging::kTiles, false));
-  EXPECT_TRUE(fetches_wide(Paging::kTiles, true));
-  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_TRUE(fetches_wide(paging, false));
+TEST(FetchesWide, allButWholeTilesOfSingleCtasAndOfScoringPairs) {
+  for (Roles roles : {Roles::kAlternating, Roles::kScoring}) {
+    EXPECT_FALSE(fetches_wide(Paging::kTiles, roles, false, 1));
+    EXPECT_TRUE(fetches_wide(Paging::kTiles, roles, true, 4));
+    for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_TRUE(fetches_wide(paging, roles, false, 1));
+  }
+  EXPECT_TRUE(fetches_wide(Paging::kTiles, Roles::kAlternating, true, 2));
+  EXPECT_FALSE(fetches_wide(Paging::kTiles, Roles::kScoring, true, 2));
 }
 
 TEST(NumItems, countsRowTilesOfAllKvHeads) {

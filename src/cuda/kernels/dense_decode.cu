@@ -8,6 +8,7 @@
 #include "cuda/errors.hpp"
 #include "cuda/kernels/dense_decode.cuh"
 #include "cuda/kernels/dense_decode_chunks.cuh"
+#include "cuda/kernels/scored/kernel.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/tensor_map.hpp"
 
@@ -47,6 +48,19 @@ Kernel kernel_for(DenseDecodeKernel const& kernel) {
   return kernel.latent == 256 ? kernel_of<__nv_bfloat16, 256>(kernel) : kernel_of<__nv_bfloat16, 512>(kernel);
 }
 
+using ScoredKernel = void (*)(dense_decode::scored::TensorMaps, DenseDecodeParams);
+
+template <class Element>
+ScoredKernel scored_kernel_of(Calls calls) {
+  if (calls == Calls::kMany) return dense_decode::scored::scored_decode_kernel<Element, Calls::kMany>;
+  return dense_decode::scored::scored_decode_kernel<Element, Calls::kAny>;
+}
+
+/// Of a kernel with a score warpgroup.
+ScoredKernel scored_kernel_for(DenseDecodeKernel const& kernel) {
+  return kernel.kv_dtype == FLASHMLA_FP16 ? scored_kernel_of<__half>(kernel.calls) : scored_kernel_of<__nv_bfloat16>(kernel.calls);
+}
+
 void (*merge_for(DenseDecodeKernel const& kernel))(DenseDecodeParams) {
   return kernel.latent == 256 ? dense_decode::merge_chunks_kernel<256> : dense_decode::merge_chunks_kernel<512>;
 }
@@ -69,19 +83,45 @@ CacheGeometry cache_of(DenseDecodeParams const& params, int64_t latent) {
           params.start.kv_heads};
 }
 
-/// Describes q by a tensor map, if a request's rows of a KV head lie evenly spaced.
-void set_query(DenseDecodeParams& params, dense_decode::TensorMaps& maps, DenseDecodeKernel const& kernel, CUtensorMapL2promotion fetches) {
+/// The tensors of q, whose rows of a KV head lie evenly spaced.
+struct QueryMaps {
+  CUtensorMap latent, rope;
+};
+
+/// Describes q by tensor maps, if a request's rows of a KV head lie evenly spaced. RoPE columns have one where `with_rope`.
+QueryMaps set_query(DenseDecodeParams& params, DenseDecodeKernel const& kernel, CUtensorMapL2promotion fetches, bool with_rope) {
   core::DecodeCall const& call = params.call;
-  core::RowStrides const& q = call.q_nope_stride;
   bool const is_ragged = params.start.is_ragged();
   int64_t const all_heads = int64_t{params.heads} * params.start.kv_heads, rows = (is_ragged ? call.total_q : call.q_tokens) * all_heads;
   int64_t const requests = is_ragged ? 1 : call.batch;
-  int64_t const row_stride = all_heads == 1 ? q.token : q.head;
-  bool const is_even =
-      (call.q_tokens == 1 && !is_ragged) || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
-  params.q_is_tensor = params.q_is_aligned && is_even && (rows == 1 || row_stride > 0) && (requests == 1 || q.batch > 0) && rows > 0;
-  if (params.q_is_tensor)
-    maps.q = make_query_tensor_map({call.q_nope, rows, row_stride, requests, q.batch, kernel.latent, fetches}, kernel.kv_dtype);
+  auto const row_stride = [&](core::RowStrides const& q) { return all_heads == 1 ? q.token : q.head; };
+  auto const is_tensor = [&](core::RowStrides const& q) {
+    bool const is_even =
+        (call.q_tokens == 1 && !is_ragged) || (params.start.kv_heads == 1 && (params.heads == 1 || q.token == q.head * params.heads));
+    return is_even && (rows == 1 || row_stride(q) > 0) && (requests == 1 || q.batch > 0);
+  };
+  params.q_is_tensor = params.q_is_aligned && is_tensor(call.q_nope_stride) && (!with_rope || is_tensor(call.q_pe_stride)) && rows > 0;
+  QueryMaps maps{};
+  if (!params.q_is_tensor) return maps;
+  auto const map_of = [&](void const* base, core::RowStrides const& q, int64_t columns) {
+    return make_query_tensor_map({base, rows, row_stride(q), requests, q.batch, columns, fetches}, kernel.kv_dtype);
+  };
+  maps.latent = map_of(call.q_nope, call.q_nope_stride, kernel.latent);
+  if (with_rope) maps.rope = map_of(call.q_pe, call.q_pe_stride, params.rope_columns);
+  return maps;
+}
+
+/// Tensor maps of the cache, where its pages are not copied token by token. `boxes`: latent boxes of a copy where a tile is one page.
+CacheTensorMaps cache_maps(DenseDecodeKernel const& kernel, DenseDecodeParams const& params, uint32_t boxes,
+                           CUtensorMapL2promotion fetches) {
+  CacheGeometry const cache = cache_of(params, kernel.latent);
+  if (kernel.paging == Paging::kRows) {
+    check_cache_geometry(cache);
+    return {};
+  }
+  auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
+  CacheBox const box = kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, boxes, fetches} : CacheBox{8, half_boxes, fetches};
+  return make_cache_tensor_maps(cache, box, kernel.kv_dtype);
 }
 
 }  // namespace
@@ -98,8 +138,11 @@ int choose_group(int64_t rows) {
 }
 
 void prepare_dense_decode(DenseDecodeKernel const& kernel) {
-  check_cuda(cudaFuncSetAttribute(kernel_for(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, sizeof(dense_decode::Shared)), "plan",
-             "cudaFuncSetAttribute");
+  bool const is_scored = kernel.roles == Roles::kScoring;
+  void const* const function =
+      is_scored ? reinterpret_cast<void const*>(scored_kernel_for(kernel)) : reinterpret_cast<void const*>(kernel_for(kernel));
+  auto const bytes = static_cast<int>(is_scored ? sizeof(dense_decode::scored::Shared) : sizeof(dense_decode::Shared));
+  check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "plan", "cudaFuncSetAttribute");
   if (kernel.calls == Calls::kAny) load_kernel("plan", merge_for(kernel));
 }
 
@@ -113,25 +156,18 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
     if (is_multiple(call.out, call.out_stride, bytes_of(kernel.out_dtype), bytes)) launched.out_alignment = bytes;
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
-  dense_decode::TensorMaps maps{};
+  bool const is_scored = kernel.roles == Roles::kScoring;
   bool const is_paired = runs_in_pairs(is_short_call(num_items(params), params.max_workers), params.start.group);
-  CUtensorMapL2promotion const fetches =
-      fetches_wide(kernel.paging, is_paired) ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
-  set_query(launched, maps, kernel, fetches);
-  CacheGeometry const cache = cache_of(params, kernel.latent);
-  if (kernel.paging == Paging::kRows) {
-    check_cache_geometry(cache);
-  } else {
-    auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
-    CacheBox const box =
-        kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, half_boxes / 2, fetches} : CacheBox{8, half_boxes, fetches};
-    CacheTensorMaps const made = make_cache_tensor_maps(cache, box, kernel.kv_dtype);
-    maps.latent = made.latent, maps.rope = made.rope;
-  }
+  CUtensorMapL2promotion const fetches = fetches_wide(kernel.paging, kernel.roles, is_paired, params.start.group)
+                                             ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B
+                                             : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
+  QueryMaps const q = set_query(launched, kernel, fetches, is_scored);
+  auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
+  CacheTensorMaps const cache = cache_maps(kernel, params, is_scored ? half_boxes : half_boxes / 2, fetches);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.start.group), static_cast<unsigned>(params.max_workers));
-  config.blockDim = dense_decode::kThreads;
-  config.dynamicSmemBytes = sizeof(dense_decode::Shared);
+  config.blockDim = is_scored ? dense_decode::scored::kThreads : dense_decode::kThreads;
+  config.dynamicSmemBytes = is_scored ? sizeof(dense_decode::scored::Shared) : sizeof(dense_decode::Shared);
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -140,7 +176,11 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   attributes[1].val.clusterDim.x = 2, attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
   config.attrs = attributes;
   config.numAttrs = is_paired ? 2 : 1;
-  check_cuda(cudaLaunchKernelEx(&config, kernel_for(kernel), maps, launched), "decode", "cudaLaunchKernelEx(dense_decode)");
+  cudaError_t const status =
+      is_scored ? cudaLaunchKernelEx(&config, scored_kernel_for(kernel),
+                                     dense_decode::scored::TensorMaps{cache.latent, cache.rope, q.latent, q.rope}, launched)
+                : cudaLaunchKernelEx(&config, kernel_for(kernel), dense_decode::TensorMaps{cache.latent, cache.rope, q.latent}, launched);
+  check_cuda(status, "decode", "cudaLaunchKernelEx(dense_decode)");
   if (!params.start.is_chunked || params.max_chunks == 1) return;
   int64_t const blocks =
       std::min(core::ceil_div(dense_decode::num_merge_rows(params), dense_decode::kMergeWarps), dense_decode::kMergeBlocks);
@@ -150,6 +190,14 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
 
 std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
   cudaFuncAttributes attributes{};
+  if (kernel.roles == Roles::kScoring) {
+    check_cuda(cudaFuncGetAttributes(&attributes, scored_kernel_for(kernel)), "plan", "cudaFuncGetAttributes");
+    return "dense_decode: 64 rows x 64 tokens a CTA, a score warpgroup, " + std::to_string(dense_decode::scored::kThreads) + " threads, " +
+           std::to_string(attributes.numRegs) + " registers at launch (score " + std::to_string(dense_decode::scored::kScoreRegisters) +
+           ", output " + std::to_string(dense_decode::scored::kOutputRegisters) + "), " +
+           std::to_string(sizeof(dense_decode::scored::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
+           " bytes of stack";
+  }
   check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kernel)), "plan", "cudaFuncGetAttributes");
   char const* const pages = kernel.paging == Paging::kTiles   ? "a tile a copy"
                             : kernel.paging == Paging::kBoxes ? "part of a page a copy"

@@ -62,49 +62,6 @@
 
 namespace flashmla::cuda::dense_decode {
 
-/// Keys that the thread's rows see; a visible_len outside [0, kv_len] is clamped and recorded.
-__device__ __forceinline__ void read_visible(int32_t (&visible)[2], DenseDecodeParams const& params, Part const& part, int32_t thread) {
-  core::QueryBounds const bounds = params.call.query_bounds();
-  int32_t const q_tokens = token_of(params, part.rows.num_rows);
-  int32_t const* const view =
-      params.call.visible_len == nullptr
-          ? nullptr
-          : params.call.visible_len + core::visible_offset(bounds, part.rows.request, {part.rows.first_token, q_tokens});
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);
-    visible[half] = part.kv_len;
-    if (token >= q_tokens) continue;
-    visible[half] = core::num_visible(part.kv_len, q_tokens, token, params.causal != 0, view);
-    if (view != nullptr && view[token] != visible[half])
-      record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.rows.request, token, view[token]);
-  }
-}
-
-/// What the producer learns once the grids before have finished: where its CTA's work begins and ends.
-struct CtaWork {
-  core::WorkerBegin begin, end;
-  int32_t batch;   // the schedule's
-  bool fits;       // the schedule belongs to this call
-  bool are_pairs;  // every item has two workers of its own
-};
-
-__device__ __forceinline__ CtaWork read_work(StartParams const& start) {
-  ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
-  ptx::grid_launch_dependents();
-  auto const* const schedule = static_cast<char const*>(start.schedule);
-  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
-  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
-  CtaWork work{begins[0], begins[1], header.batch, false, header.workers_per_item == 2};
-  touch_first_pages(start, work.begin);
-  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
-  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
-              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
-              header.tile_tokens == kTileTokens;
-  if (!work.fits) work.end = work.begin;  // nothing to do
-  return work;
-}
-
 template <class Element, Paging kPaging, Calls kCalls, int kLatent>
 __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& params, int32_t warpgroup) {
   Consumer me{warpgroup, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32), 0, 0, 0};
@@ -120,7 +77,9 @@ __device__ __forceinline__ void consume(Shared& s, DenseDecodeParams const& para
     for (int i = 0; i < kOutputs<kLatent>; ++i) row.o[i] = 0.0F;
     row.max[0] = row.max[1] = -INFINITY;
     row.sum[0] = row.sum[1] = 0.0F;
-    read_visible(row.visible, params, part, me.thread);
+    read_visible(row.visible, params, part, me.thread, [&](int32_t token, int32_t found) {
+      record_fault(params.workspace, FLASHMLA_FAULT_VISIBLE_LEN, part.rows.request, token, found);
+    });
     ptx::mbarrier_wait(s.q_full, part_index & 1);
     if (!params.q_is_tensor) load_q_latent<kLatent>(s, params, part);
     attend<Element, kPaging, kCalls>(row, s, params, part, rope, me);

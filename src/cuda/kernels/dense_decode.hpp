@@ -63,11 +63,6 @@ constexpr Calls choose_calls(bool is_uniform, int64_t items, int32_t max_workers
 /// leave. Clusters of four took twice as long.
 constexpr bool runs_in_pairs(bool is_short, int32_t group) { return !is_short && group % 2 == 0; }
 
-/// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the
-/// time where memory is the limit and some tenths of a microsecond of short calls; but clusters of two take up to 1 % less so. With other
-/// pages it has not been compared.
-constexpr bool fetches_wide(Paging paging, bool is_paired) { return is_paired || paging != Paging::kTiles; }
-
 /// What a CTA reads first, in one line of the constant cache: every further line costs a short call its latency.
 struct alignas(64) StartParams {
   void const* schedule;
@@ -120,6 +115,27 @@ constexpr int64_t num_items(DenseDecodeParams const& params) {
   return start.kv_heads * ((params.call.total_q * params.heads + tile_rows - 1) / tile_rows);
 }
 
+/// How the warpgroups of a CTA share a tile.
+enum class Roles : int32_t {
+  kAlternating,  // tiles alternate between two warpgroups, each with half of O (dense_decode.cuh)
+  kScoring,      // a third warpgroup, with Q in its registers, does QK and softmax of every tile (scored/kernel.cuh)
+};
+
+/// A score warpgroup pays where arithmetic is the limit: long calls of more rows than one CTA has. It has no loading warps, so a tile must
+/// be one page.
+constexpr Roles choose_roles(Paging paging, Calls calls, int32_t latent, int32_t group) {
+  bool const scores = paging == Paging::kTiles && calls != Calls::kFew && latent == 512 && group > 1;
+  return scores ? Roles::kScoring : Roles::kAlternating;
+}
+
+/// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the
+/// time where memory is the limit, some tenths of a microsecond of short calls, and 1 % where two CTAs in step have a score warpgroup. But
+/// clusters of alternating warpgroups take up to 1 % less so. With other pages, and four CTAs in step, it has not been settled.
+constexpr bool fetches_wide(Paging paging, Roles roles, bool is_paired, int32_t group) {
+  if (paging != Paging::kTiles) return true;
+  return is_paired && (roles == Roles::kAlternating || group > 2);
+}
+
 /// Which kernel serves a call.
 struct DenseDecodeKernel {
   flashmla_dtype kv_dtype;
@@ -127,6 +143,7 @@ struct DenseDecodeKernel {
   Paging paging;
   Calls calls;
   int32_t latent;  // columns: 512, or with BF16 256
+  Roles roles;
 };
 
 /// Flags of CTAs that exchange halves of an item, behind the workspace's header: eight, a warp that holds O each, for each of at

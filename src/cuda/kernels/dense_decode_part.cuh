@@ -14,6 +14,7 @@
 #include "core/workspace.hpp"
 #include "cuda/kernels/dense_decode.hpp"
 #include "cuda/ptx/sync.cuh"
+#include "cuda/tile/fragment.hpp"
 #include "cuda/tile/swizzle.hpp"
 
 namespace flashmla::cuda::dense_decode {
@@ -50,6 +51,8 @@ struct alignas(16) Part {
   int32_t split;       // index among the parts of the item
   int32_t num_splits;  // parts of the item
   bool is_exchanged;   // two CTAs with one part each share the item: each finishes half of the columns (dense_decode_exchange.cuh)
+  bool keeps_q;        // scored/ only: its Q is that of the part before
+  bool takes_item;     // scored/ only: this CTA adds the item's other part, which is in memory
 
   [[nodiscard]] __device__ __forceinline__ bool is_whole() const { return num_splits == 1; }
   /// The item's other part was the first thing that the next worker did: it may be in memory long before this one ends.
@@ -225,13 +228,37 @@ __device__ __forceinline__ void touch_first_pages(StartParams const& start, core
   if (is_in_table) ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + entry);
 }
 
-/// Keeps the first fault of a run; later ones are dropped. Out of line: cold code in the way costs instruction fetches.
-__device__ __noinline__ void record_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
+/// Keeps the first fault of a run; later ones are dropped.
+__device__ __forceinline__ void keep_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
   flashmla_fault& fault = static_cast<core::WorkspaceHeader*>(workspace)->fault;
   if (atomicCAS(&fault.code, FLASHMLA_FAULT_NONE, code) != FLASHMLA_FAULT_NONE) return;
   fault.request = request;
   fault.position = position;
   fault.value = value;
+}
+/// The same out of line: cold code in the way costs instruction fetches. Not where O is in registers.
+__device__ __noinline__ void record_fault(void* workspace, int32_t code, int32_t request, int32_t position, int32_t value) {
+  keep_fault(workspace, code, request, position, value);
+}
+
+/// Keys that the thread's rows see. A visible_len outside [0, kv_len] is clamped, and `record` called with its token and what it was.
+template <class Record>
+__device__ __forceinline__ void read_visible(int32_t (&visible)[2], DenseDecodeParams const& params, Part const& part, int32_t thread,
+                                             Record const& record) {
+  core::QueryBounds const bounds = params.call.query_bounds();
+  int32_t const q_tokens = token_of(params, part.rows.num_rows);
+  int32_t const* const view =
+      params.call.visible_len == nullptr
+          ? nullptr
+          : params.call.visible_len + core::visible_offset(bounds, part.rows.request, {part.rows.first_token, q_tokens});
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);
+    visible[half] = part.kv_len;
+    if (token >= q_tokens) continue;
+    visible[half] = core::num_visible(part.kv_len, q_tokens, token, params.causal != 0, view);
+    if (view != nullptr && view[token] != visible[half]) record(token, view[token]);
+  }
 }
 
 /// The same value in every lane, said so that the compiler knows: descriptors made of it live in uniform registers.

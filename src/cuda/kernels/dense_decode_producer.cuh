@@ -7,6 +7,30 @@ namespace flashmla::cuda::dense_decode {
 
 inline constexpr int kFirstPublisher = 1;  // the warp of the producers' that publishes the CTA's first partial result; the next its second
 
+/// What the producer learns once the grids before have finished: where its CTA's work begins and ends.
+struct CtaWork {
+  core::WorkerBegin begin, end;
+  int32_t batch;   // the schedule's
+  bool fits;       // the schedule belongs to this call
+  bool are_pairs;  // every item has two workers of its own
+};
+
+__device__ __forceinline__ CtaWork read_work(StartParams const& start) {
+  ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
+  ptx::grid_launch_dependents();
+  auto const* const schedule = static_cast<char const*>(start.schedule);
+  auto const* const begins = reinterpret_cast<core::WorkerBegin const*>(schedule + core::kScheduleBeginsOffset) + blockIdx.y;
+  core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
+  CtaWork work{begins[0], begins[1], header.batch, false, header.workers_per_item == 2};
+  touch_first_pages(start, work.begin);
+  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
+  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
+              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
+              header.tile_tokens == kTileTokens;
+  if (!work.fits) work.end = work.begin;  // nothing to do
+  return work;
+}
+
 __device__ __forceinline__ void check_length(DenseDecodeParams const& params, int32_t request) {
   int32_t const length = params.call.kv_len[request];
   if (length == core::clamp_length(length, params.start.length_limit)) return;

@@ -1,4 +1,4 @@
-// Small copies between memory spaces: cp.async and stmatrix.
+// Small copies between memory spaces: cp.async, ldmatrix and stmatrix.
 #pragma once
 
 #include <cstdint>
@@ -51,9 +51,22 @@ __device__ __forceinline__ uint4 load_shared_16(uint32_t shared) {
   return value;
 }
 
+// st.shared.b32
+__device__ __forceinline__ void store_shared_4(uint32_t shared, uint32_t value) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(shared), "r"(value) : "memory");
+}
+
 // st.shared.b16
 __device__ __forceinline__ void store_shared_2(uint32_t shared, uint16_t value) {
   asm volatile("st.shared.b16 [%0], %1;" ::"r"(shared), "h"(value) : "memory");
+}
+
+// ldmatrix.sync.aligned.m8n8.x4.shared.b16: lane l gives the address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&matrices)[4], uint32_t shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(matrices[0]), "=r"(matrices[1]), "=r"(matrices[2]), "=r"(matrices[3])
+               : "r"(shared)
+               : "memory");
 }
 
 // stmatrix.sync.aligned.m8n8.x4.shared.b16: lane l gives the address of row l % 8 of matrix l / 8.

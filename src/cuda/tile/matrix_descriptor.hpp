@@ -5,6 +5,8 @@
 //    follow one another; the leading offset is not used; the next 16 k lie 32 bytes further on.
 //  - N-major (a row holds consecutive n; V as [token, column]): 64 columns a tile, the next 64 columns `leading` bytes
 //    further on; 8-token atoms `stride` bytes apart, as above; the next 16 tokens lie two atoms further on.
+//  - K-major without swizzle (layout 0): 8 rows x 16 bytes lie together; `leading` bytes to the next 8 k, `stride` bytes to
+//    the next 8 rows.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,11 @@ constexpr uint64_t k_major_descriptor(uint32_t shared_address, uint32_t next_ato
 }
 constexpr uint64_t n_major_descriptor(uint32_t shared_address, uint32_t next_columns_bytes, uint32_t next_atom_bytes = kAtomBytes) {
   return matrix_descriptor(shared_address, next_columns_bytes, next_atom_bytes);
+}
+
+/// Of a K-major tile without swizzle.
+constexpr uint64_t plain_descriptor(uint32_t shared_address, uint32_t leading_bytes, uint32_t stride_bytes) {
+  return matrix_descriptor(shared_address, leading_bytes, stride_bytes) & ~(static_cast<uint64_t>(3) << 62);
 }
 
 /// The descriptor `bytes` further on. Start addresses stay below 256 KiB, so the low word never carries into the high one;
