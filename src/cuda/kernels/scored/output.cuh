@@ -150,8 +150,7 @@ __device__ __forceinline__ void output(Shared& s, Sources const& from, Walk& wal
   uint32_t events = 0;
   if (is_announcer) announce<kCalls>(s, params, walk, 0);
   for (uint32_t part_index = 0;; ++part_index) {
-    ptx::named_barrier_sync(kOutputsBarrier,
-                            kOutputThreads);  // the part is known, and the one before has ended
+    ptx::named_barrier_sync(kOutputsBarrier, kOutputThreads);  // the part is known, and the one before has ended
     Part const& part = s.parts[part_index % 2];
     if (uniform(part.rows.request) == ~0U) break;
     int32_t const num_tiles = uniform(part.num_tiles);
@@ -187,19 +186,16 @@ __device__ __forceinline__ void output(Shared& s, Sources const& from, Walk& wal
       SharedItem item = items[events];
       s.parts[part_index % 2].takes_item = take_item(params, item);
     }
-    ptx::named_barrier_sync(kOutputsBarrier,
-                            kOutputThreads);  // nobody multiplies the last tile any more
+    ptx::named_barrier_sync(kOutputsBarrier, kOutputThreads);  // nobody multiplies the last tile any more
     bool const takes_item = may_take && part.takes_item;
     uint32_t const staging = ptx::shared_address(s.kv[at.slot][side * kSideBoxes]);
     write_part<kCalls>(row, params, part, takes_item, {side, me.thread, me.lane, staging, 0});
     if (is_shared && !takes_item) {
-      ptx::named_barrier_sync(kOutputsBarrier,
-                              kOutputThreads);  // all of the part is stored
+      ptx::named_barrier_sync(kOutputsBarrier, kOutputThreads);  // all of the part is stored
       if (threadIdx.x == kOutputThreads - 1) s.merges_all[events] = arrive_at_item(params, items[events]) ? 1U : 0U;
       ++events;
     }
-    ptx::fence_proxy_async_shared();  // what was staged before TMA writes there
-                                      // again
+    ptx::fence_proxy_async_shared();  // what was staged before TMA writes there again
     if (num_tiles == 0) continue;
     let_go(s, at.slot, me);
     if (is_loader) ptx::mbarrier_wait(s.empty[at.slot][side], at.parity), ++feed.free;

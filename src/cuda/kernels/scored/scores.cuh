@@ -59,8 +59,7 @@ __device__ __forceinline__ void take_q(QRegisters& q, Shared& s, DenseDecodePara
       ptx::store_shared_4(ptx::shared_address(s.q[step]) + i / 2 * (kStepBytes / 2) + fragment_row(thread, i % 2) * 16 + thread % 4 * 4,
                           fragment[i]);
   }
-  ptx::fence_proxy_async_shared();  // s.q before wgmma reads it, and the stage
-                                    // before TMA fills it again
+  ptx::fence_proxy_async_shared();  // s.q before wgmma reads it, and the stage before TMA fills it again
   arrive_warp(s.qk_done[at.slot], thread % 32);
   arrive_warp(s.p_ready[at.slot], thread % 32);
   ptx::named_barrier_sync(kScoreBarrier, kWarpgroupThreads);
@@ -149,8 +148,7 @@ __device__ __forceinline__ void softmax(float const (&scores)[32], ScoreRows& ro
         p[block / 2][half + 2 * (block % 2)] = pack<Element>(low, high);
       }
     }
-    if (pair == 0) ptx::mbarrier_wait(s.qk_done[at.slot],
-                                      at.parity);  // every warp is done with the RoPE columns
+    if (pair == 0) ptx::mbarrier_wait(s.qk_done[at.slot], at.parity);  // every warp is done with the RoPE columns
     ptx::stmatrix_x4(first ^ (2 * pair * kKMajorStepBytes), p[0]);
     ptx::stmatrix_x4(first ^ ((2 * pair + 1) * kKMajorStepBytes), p[1]);
   }
