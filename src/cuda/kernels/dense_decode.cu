@@ -61,6 +61,19 @@ ScoredKernel scored_kernel_for(DenseDecodeKernel const& kernel) {
   return kernel.kv_dtype == FLASHMLA_FP16 ? scored_kernel_of<__half>(kernel.calls) : scored_kernel_of<__nv_bfloat16>(kernel.calls);
 }
 
+/// What a launch needs to know of a kernel beside its parameters.
+struct Instance {
+  void const* function;
+  int threads;
+  int shared_bytes;
+};
+Instance instance_of(DenseDecodeKernel const& kernel) {
+  namespace scored = dense_decode::scored;
+  if (kernel.roles == Roles::kScoring)
+    return {reinterpret_cast<void const*>(scored_kernel_for(kernel)), scored::kThreads, static_cast<int>(sizeof(scored::Shared))};
+  return {reinterpret_cast<void const*>(kernel_for(kernel)), dense_decode::kThreads, static_cast<int>(sizeof(dense_decode::Shared))};
+}
+
 void (*merge_for(DenseDecodeKernel const& kernel))(DenseDecodeParams) {
   return kernel.latent == 256 ? dense_decode::merge_chunks_kernel<256> : dense_decode::merge_chunks_kernel<512>;
 }
@@ -138,11 +151,9 @@ int choose_group(int64_t rows) {
 }
 
 void prepare_dense_decode(DenseDecodeKernel const& kernel) {
-  bool const is_scored = kernel.roles == Roles::kScoring;
-  void const* const function =
-      is_scored ? reinterpret_cast<void const*>(scored_kernel_for(kernel)) : reinterpret_cast<void const*>(kernel_for(kernel));
-  auto const bytes = static_cast<int>(is_scored ? sizeof(dense_decode::scored::Shared) : sizeof(dense_decode::Shared));
-  check_cuda(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "plan", "cudaFuncSetAttribute");
+  Instance const instance = instance_of(kernel);
+  check_cuda(cudaFuncSetAttribute(instance.function, cudaFuncAttributeMaxDynamicSharedMemorySize, instance.shared_bytes), "plan",
+             "cudaFuncSetAttribute");
   if (kernel.calls == Calls::kAny) load_kernel("plan", merge_for(kernel));
 }
 
@@ -166,8 +177,9 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   CacheTensorMaps const cache = cache_maps(kernel, params, is_scored ? half_boxes : half_boxes / 2, fetches);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.start.group), static_cast<unsigned>(params.max_workers));
-  config.blockDim = is_scored ? dense_decode::scored::kThreads : dense_decode::kThreads;
-  config.dynamicSmemBytes = is_scored ? sizeof(dense_decode::scored::Shared) : sizeof(dense_decode::Shared);
+  Instance const instance = instance_of(kernel);
+  config.blockDim = static_cast<unsigned>(instance.threads);
+  config.dynamicSmemBytes = static_cast<size_t>(instance.shared_bytes);
   config.stream = static_cast<cudaStream_t>(stream);
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -189,26 +201,24 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
 }
 
 std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
+  Instance const instance = instance_of(kernel);
   cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, instance.function), "plan", "cudaFuncGetAttributes");
+  std::string how, registers;
   if (kernel.roles == Roles::kScoring) {
-    check_cuda(cudaFuncGetAttributes(&attributes, scored_kernel_for(kernel)), "plan", "cudaFuncGetAttributes");
-    return "dense_decode: 64 rows x 64 tokens a CTA, a score warpgroup, " + std::to_string(dense_decode::scored::kThreads) + " threads, " +
-           std::to_string(attributes.numRegs) + " registers at launch (score " + std::to_string(dense_decode::scored::kScoreRegisters) +
-           ", output " + std::to_string(dense_decode::scored::kOutputRegisters) + "), " +
-           std::to_string(sizeof(dense_decode::scored::Shared)) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
-           " bytes of stack";
+    how = "a score warpgroup";
+    registers = std::to_string(dense_decode::scored::kScoreRegisters) + " a scorer, " +
+                std::to_string(dense_decode::scored::kOutputRegisters) + " an output thread";
+  } else {
+    how = kernel.paging == Paging::kTiles ? "a tile a copy" : kernel.paging == Paging::kBoxes ? "part of a page a copy" : "a token a copy";
+    bool const is_narrow = kernel.latent == 256;
+    int const consumer = is_narrow ? dense_decode::kConsumerRegisters<256> : dense_decode::kConsumerRegisters<512>;
+    int const producer = is_narrow ? dense_decode::kProducerRegisters<256> : dense_decode::kProducerRegisters<512>;
+    registers = std::to_string(consumer) + " a consumer, " + std::to_string(producer) + " a producer";
   }
-  check_cuda(cudaFuncGetAttributes(&attributes, kernel_for(kernel)), "plan", "cudaFuncGetAttributes");
-  char const* const pages = kernel.paging == Paging::kTiles   ? "a tile a copy"
-                            : kernel.paging == Paging::kBoxes ? "part of a page a copy"
-                                                              : "a token a copy";
-  bool const is_narrow = kernel.latent == 256;
-  int const consumer = is_narrow ? dense_decode::kConsumerRegisters<256> : dense_decode::kConsumerRegisters<512>;
-  int const producer = is_narrow ? dense_decode::kProducerRegisters<256> : dense_decode::kProducerRegisters<512>;
-  return "dense_decode: 64 rows x 64 tokens a CTA, " + std::string(pages) + ", " + std::to_string(dense_decode::kThreads) + " threads, " +
-         std::to_string(attributes.numRegs) + " registers at launch (" + std::to_string(consumer) + " a consumer, " +
-         std::to_string(producer) + " a producer), " + std::to_string(sizeof(dense_decode::Shared)) + " bytes of shared memory, " +
-         std::to_string(attributes.localSizeBytes) + " bytes of stack";
+  return "dense_decode: 64 rows x 64 tokens a CTA, " + how + ", " + std::to_string(instance.threads) + " threads, " +
+         std::to_string(attributes.numRegs) + " registers at launch (" + registers + "), " + std::to_string(instance.shared_bytes) +
+         " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) + " bytes of stack";
 }
 
 }  // namespace flashmla::cuda

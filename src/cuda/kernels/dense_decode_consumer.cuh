@@ -216,16 +216,21 @@ __device__ __forceinline__ bool may_move(float const (&scores)[32], float const 
   return __any_sync(0xffffffffU, exceeds || fminf(max[0], max[1]) < -kLazyMaximum);
 }
 
+/// The largest score of the thread's row `half`, over the four threads that share it, in log2 units.
+__device__ __forceinline__ float row_maximum(float const (&scores)[32], int half, float scale_log2) {
+  float largest = -INFINITY;
+#pragma unroll
+  for (int block = 0; block < 8; ++block)
+    largest = fmaxf(largest, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
+  largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
+  return fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2)) * scale_log2;
+}
+
 /// m after this tile: m before, unless the tile exceeds it by more than the lazy margin.
 __device__ __forceinline__ void move_maximum(float const (&scores)[32], float (&max)[2], float scale_log2) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = -INFINITY;
-#pragma unroll
-    for (int block = 0; block < 8; ++block)
-      largest = fmaxf(largest, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2)) * scale_log2;
+    float const largest = row_maximum(scores, half, scale_log2);
     if (largest > max[half] + kLazyMaximum) max[half] = largest;
   }
 }

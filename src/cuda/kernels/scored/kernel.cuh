@@ -18,7 +18,7 @@
 // Shared memory (bytes):
 //   kv   3 x 9 x 8,192 = 221,184   three stages of 64 tokens x 576, boxes of 64 columns; the ninth is RoPE, and P once QK is done with it
 //   q    5 x 2,048     =  10,240   Q of the first five k-steps, without swizzle
-//   rest                           row maxima and sums, parts, shifts, barriers: all but some bytes of 232,448
+//   rest               =   1,024   row maxima and sums, parts, shifts, tokens, barriers; 232,448 to the byte
 //   The rows of a part pass through its last tile's stage on their way to out; the merge works where KV was.
 //
 // Barriers (phase = use count of the stage, or of the part; parity):

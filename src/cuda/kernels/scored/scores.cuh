@@ -98,12 +98,7 @@ __device__ __forceinline__ void mask_tile(float (&scores)[32], DenseDecodeParams
 __device__ __forceinline__ void shift_maximum(float const (&scores)[32], ScoreRows& row, int32_t (&shift)[2], float scale_log2) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    float largest = -INFINITY;
-#pragma unroll
-    for (int block = 0; block < 8; ++block)
-      largest = fmaxf(largest, fmaxf(scores[accumulator_index(block, half, 0)], scores[accumulator_index(block, half, 1)]));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffU, largest, 2)) * scale_log2;
+    float const largest = row_maximum(scores, half, scale_log2);
     shift[half] = 0;
     if (!(largest > row.max[half] + kLazyMaximum)) continue;
     if (row.max[half] == -INFINITY) {  // O and l are 0, and stay it whatever they are divided by
