@@ -52,13 +52,28 @@ PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& sha
   return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks), latent);
 }
 
+int64_t most_rows(core::Problem const& problem) { return problem.max_q_tokens * (problem.h_q / problem.h_kv); }
+
+DenseDecodeKernel choose_kernel(core::Problem const& problem, Calls calls, int32_t group) {
+  Paging const paging = choose_paging(problem.page_tokens);
+  int32_t const latent = problem.format->latent;
+  Roles const roles = choose_roles(paging, calls, latent, group, most_rows(problem));
+  return {problem.q_dtype, problem.out_dtype, paging, calls, latent, roles};
+}
+
+/// Bytes of the cells that a plan's calls may leave partial results in.
+size_t cell_bytes_of(core::Problem const& problem, core::PlanShape const& shape) {
+  DenseDecodeKernel const kernel = choose_kernel(problem, Calls::kAny, shape.tile_rows / kCtaRows);
+  return kernel.roles == Roles::kTransposed && !problem.batch_invariant ? cell_bytes(shape.max_workers) : 0;
+}
+
 class HopperDecodePlan final : public core::DecodePlan {
  public:
   HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
 
   [[nodiscard]] core::PlanShape shape() const override { return shape_; }
   [[nodiscard]] size_t schedule_bytes() const override { return core::schedule_bytes(shape_.max_workers); }
-  [[nodiscard]] size_t workspace_bytes() const override { return layout_of(problem_, shape_).bytes; }
+  [[nodiscard]] size_t workspace_bytes() const override { return layout_of(problem_, shape_).bytes + cell_bytes_of(problem_, shape_); }
   void update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const override;
   void reset(void* workspace, flashmla_stream stream) const override;
   void run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const override;
@@ -67,11 +82,7 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
-  [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls) const {
-    Paging const paging = choose_paging(problem_.page_tokens);
-    int32_t const latent = problem_.format->latent;
-    return {problem_.q_dtype, problem_.out_dtype, paging, calls, latent, choose_roles(paging, calls, latent, group_)};
-  }
+  [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls) const { return choose_kernel(problem_, calls, group_); }
 
   core::Problem problem_;
   KernelEntry kernel_;
@@ -85,7 +96,7 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
     : problem_(problem),
       kernel_(kernel),
       device_(std::move(info)),
-      group_(choose_group(problem.max_q_tokens * (problem.h_q / problem.h_kv))),
+      group_(choose_group(most_rows(problem))),
       shape_(plan_shape(group_, num_sms, problem.h_kv)),
       has_peers_(num_devices() > 1) {
   DeviceGuard const guard("plan_create", device_.index);
@@ -128,6 +139,11 @@ void HopperDecodePlan::reset(void* workspace, flashmla_stream stream) const {
   check_stream("plan_reset", stream);
   check_cuda(cudaMemsetAsync(workspace, 0, sizeof(core::WorkspaceHeader) + kExchangeFlagBytes, static_cast<cudaStream_t>(stream)),
              "plan_reset", "cudaMemsetAsync");
+  size_t const cells = cell_bytes_of(problem_, shape_);
+  if (cells == 0) return;
+  check_cuda(
+      cudaMemsetAsync(static_cast<char*>(workspace) + layout_of(problem_, shape_).bytes, 0xff, cells, static_cast<cudaStream_t>(stream)),
+      "plan_reset", "cudaMemsetAsync");
 }
 
 void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, void* workspace, flashmla_stream stream) const {
@@ -165,6 +181,8 @@ std::string HopperDecodePlan::describe() const {
        << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
        << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
        << describe_dense_decode(decode_kernel(problem_.batch_invariant ? Calls::kAny : Calls::kMany)) << '\n';
+  if (!problem_.batch_invariant && decode_kernel(Calls::kFew).roles == Roles::kTransposed)
+    text << "short and ragged calls: " << describe_dense_decode(decode_kernel(Calls::kFew)) << '\n';
   if (problem_.batch_invariant)
     text << "batch-invariant chunks of " << problem_.chunk_tokens << " tokens, at most " << chunk_places(problem_).max_chunks
          << " a request\n";
@@ -223,6 +241,7 @@ DenseDecodeParams decode_params(core::Problem const& problem, core::PlanShape co
   PartialLayout const layout = layout_of(problem, shape);
   params.partial_rows = reinterpret_cast<PartialRow*>(base + layout.rows_offset);
   params.partial_values = base + layout.values_offset;
+  params.cells = cell_bytes_of(problem, shape) > 0 ? base + layout.bytes : nullptr;
   params.rope_columns = problem.format->rope;
   return params;
 }

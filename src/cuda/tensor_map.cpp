@@ -143,7 +143,7 @@ CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype) 
   int64_t const row_stride = (q.rows > 1 ? q.row_stride : q.columns) * kElementBytes;
   int64_t const batch_stride = q.batch > 1 ? q.batch_stride * kElementBytes : row_stride * q.rows;
   auto const boxes = static_cast<uint32_t>(q.columns) / kBoxColumns;
-  return encode({"q", q.base, q.columns, q.rows, 1, q.batch, row_stride, row_stride, batch_stride, kBoxRows, boxes, q.fetches}, dtype);
+  return encode({"q", q.base, q.columns, q.rows, 1, q.batch, row_stride, row_stride, batch_stride, q.box_rows, boxes, q.fetches}, dtype);
 }
 
 }  // namespace flashmla::cuda

@@ -11,7 +11,6 @@ namespace flashmla::cuda {
 
 /// Numbers of one box: 64 columns x up to 64 rows, 128 bytes a row, so that 64 rows are one 128-byte-swizzled tile.
 inline constexpr uint32_t kBoxColumns = 64;
-inline constexpr uint32_t kBoxRows = 64;
 
 /// A paged cache: [num_pages, page_tokens, heads, columns] of latent columns, and of up to 64 of RoPE, 2-byte elements. Strides in
 /// elements.
@@ -52,10 +51,11 @@ struct QueryGeometry {
   int64_t rows, row_stride;
   int64_t batch, batch_stride;
   int64_t columns;
+  uint32_t box_rows;
   CUtensorMapL2promotion fetches;
 };
 
-/// Describes q as {64 columns, rows, boxes, 1, batch}; a copy brings all boxes of 64 rows, and zeros for rows past the last. The caller
+/// Describes q as {64 columns, rows, boxes, 1, batch}; a copy brings all boxes of `box_rows` rows, and zeros for rows past the last. The caller
 /// has checked that base and strides are multiples of 16 bytes.
 CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype);
 

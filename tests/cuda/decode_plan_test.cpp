@@ -111,11 +111,20 @@ TEST(ChooseCalls, byItemsAndWorkers) {
 
 TEST(ChooseRoles, scoringInLongCallsOfManyRows) {
   for (Calls calls : {Calls::kMany, Calls::kAny})
-    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, group), Roles::kScoring);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1), Roles::kAlternating);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 512, 2), Roles::kAlternating);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 256, 2), Roles::kAlternating);
-  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kMany, 512, 2), Roles::kAlternating);
+    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, group, 128), Roles::kScoring);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1, 64), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 512, 2, 128), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 256, 2, 128), Roles::kAlternating);
+  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kMany, 512, 2, 128), Roles::kAlternating);
+}
+
+TEST(ChooseRoles, transposedInShortAndRaggedCallsOfFewRows) {
+  for (int64_t rows : {1, 15, 16})
+    for (Calls calls : {Calls::kFew, Calls::kAny}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, 1, rows), Roles::kTransposed) << rows;
+  for (Calls calls : {Calls::kFew, Calls::kAny}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, 1, 17), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1, 16), Roles::kAlternating);
+  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 256, 1, 16), Roles::kAlternating);
+  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kFew, 512, 1, 16), Roles::kAlternating);
 }
 
 TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {

@@ -9,6 +9,7 @@
 #include "cuda/kernels/dense_decode.cuh"
 #include "cuda/kernels/dense_decode_chunks.cuh"
 #include "cuda/kernels/scored/kernel.cuh"
+#include "cuda/kernels/transposed/kernel.cuh"
 #include "cuda/launch.hpp"
 #include "cuda/tensor_map.hpp"
 
@@ -61,6 +62,19 @@ ScoredKernel scored_kernel_for(DenseDecodeKernel const& kernel) {
   return kernel.kv_dtype == FLASHMLA_FP16 ? scored_kernel_of<__half>(kernel.calls) : scored_kernel_of<__nv_bfloat16>(kernel.calls);
 }
 
+using TransposedKernel = void (*)(dense_decode::transposed::TensorMaps, DenseDecodeParams);
+
+template <class Element>
+TransposedKernel transposed_kernel_of(Calls calls) {
+  if (calls == Calls::kAny) return dense_decode::transposed::transposed_decode_kernel<Element, Calls::kAny>;
+  return dense_decode::transposed::transposed_decode_kernel<Element, Calls::kFew>;
+}
+
+/// Of a kernel for few rows.
+TransposedKernel transposed_kernel_for(DenseDecodeKernel const& kernel) {
+  return kernel.kv_dtype == FLASHMLA_FP16 ? transposed_kernel_of<__half>(kernel.calls) : transposed_kernel_of<__nv_bfloat16>(kernel.calls);
+}
+
 /// What a launch needs to know of a kernel beside its parameters.
 struct Instance {
   void const* function;
@@ -69,6 +83,10 @@ struct Instance {
 };
 Instance instance_of(DenseDecodeKernel const& kernel) {
   namespace scored = dense_decode::scored;
+  namespace transposed = dense_decode::transposed;
+  if (kernel.roles == Roles::kTransposed)
+    return {reinterpret_cast<void const*>(transposed_kernel_for(kernel)), transposed::kThreads,
+            static_cast<int>(sizeof(transposed::Shared))};
   if (kernel.roles == Roles::kScoring)
     return {reinterpret_cast<void const*>(scored_kernel_for(kernel)), scored::kThreads, static_cast<int>(sizeof(scored::Shared))};
   return {reinterpret_cast<void const*>(kernel_for(kernel)), dense_decode::kThreads, static_cast<int>(sizeof(dense_decode::Shared))};
@@ -117,7 +135,8 @@ QueryMaps set_query(DenseDecodeParams& params, DenseDecodeKernel const& kernel, 
   QueryMaps maps{};
   if (!params.q_is_tensor) return maps;
   auto const map_of = [&](void const* base, core::RowStrides const& q, int64_t columns) {
-    return make_query_tensor_map({base, rows, row_stride(q), requests, q.batch, columns, fetches}, kernel.kv_dtype);
+    auto const box_rows = static_cast<uint32_t>(kernel.roles == Roles::kTransposed ? kTransposedRows : kCtaRows);
+    return make_query_tensor_map({base, rows, row_stride(q), requests, q.batch, columns, box_rows, fetches}, kernel.kv_dtype);
   };
   maps.latent = map_of(call.q_nope, call.q_nope_stride, kernel.latent);
   if (with_rope) maps.rope = map_of(call.q_pe, call.q_pe_stride, params.rope_columns);
@@ -167,14 +186,14 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
     if (is_multiple(call.out, call.out_stride, bytes_of(kernel.out_dtype), bytes)) launched.out_alignment = bytes;
   // -inf * 0 is NaN: a scale of 0 becomes one that leaves every score at 0 and every masked one at -inf.
   if (launched.scale_log2 == 0.0F) launched.scale_log2 = 1e-30F;
-  bool const is_scored = kernel.roles == Roles::kScoring;
+  bool const is_scored = kernel.roles == Roles::kScoring, is_transposed = kernel.roles == Roles::kTransposed;
   bool const is_paired = runs_in_pairs(is_short_call(num_items(params), params.max_workers), params.start.group);
   CUtensorMapL2promotion const fetches = fetches_wide(kernel.paging, kernel.roles, is_paired, params.start.group)
                                              ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B
                                              : CU_TENSOR_MAP_L2_PROMOTION_L2_128B;
-  QueryMaps const q = set_query(launched, kernel, fetches, is_scored);
+  QueryMaps const q = set_query(launched, kernel, fetches, is_scored || is_transposed);
   auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
-  CacheTensorMaps const cache = cache_maps(kernel, params, is_scored ? half_boxes : half_boxes / 2, fetches);
+  CacheTensorMaps const cache = cache_maps(kernel, params, is_scored || is_transposed ? half_boxes : half_boxes / 2, fetches);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(params.start.group), static_cast<unsigned>(params.max_workers));
   Instance const instance = instance_of(kernel);
@@ -189,9 +208,11 @@ void launch_dense_decode(DenseDecodeKernel const& kernel, DenseDecodeParams cons
   config.attrs = attributes;
   config.numAttrs = is_paired ? 2 : 1;
   cudaError_t const status =
-      is_scored ? cudaLaunchKernelEx(&config, scored_kernel_for(kernel),
-                                     dense_decode::scored::TensorMaps{cache.latent, cache.rope, q.latent, q.rope}, launched)
-                : cudaLaunchKernelEx(&config, kernel_for(kernel), dense_decode::TensorMaps{cache.latent, cache.rope, q.latent}, launched);
+      is_transposed ? cudaLaunchKernelEx(&config, transposed_kernel_for(kernel),
+                                         dense_decode::transposed::TensorMaps{cache.latent, cache.rope, q.latent, q.rope}, launched)
+      : is_scored   ? cudaLaunchKernelEx(&config, scored_kernel_for(kernel),
+                                         dense_decode::scored::TensorMaps{cache.latent, cache.rope, q.latent, q.rope}, launched)
+                  : cudaLaunchKernelEx(&config, kernel_for(kernel), dense_decode::TensorMaps{cache.latent, cache.rope, q.latent}, launched);
   check_cuda(status, "decode", "cudaLaunchKernelEx(dense_decode)");
   if (!params.start.is_chunked || params.max_chunks == 1) return;
   int64_t const blocks =
@@ -205,7 +226,11 @@ std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
   cudaFuncAttributes attributes{};
   check_cuda(cudaFuncGetAttributes(&attributes, instance.function), "plan", "cudaFuncGetAttributes");
   std::string how, registers;
-  if (kernel.roles == Roles::kScoring) {
+  int rows = kCtaRows;
+  if (kernel.roles == Roles::kTransposed) {
+    how = "keys as rows of the products", registers = std::to_string(attributes.numRegs) + " a thread";
+    rows = dense_decode::transposed::kRows;
+  } else if (kernel.roles == Roles::kScoring) {
     how = "a score warpgroup";
     registers = std::to_string(dense_decode::scored::kScoreRegisters) + " a scorer, " +
                 std::to_string(dense_decode::scored::kOutputRegisters) + " an output thread";
@@ -216,9 +241,10 @@ std::string describe_dense_decode(DenseDecodeKernel const& kernel) {
     int const producer = is_narrow ? dense_decode::kProducerRegisters<256> : dense_decode::kProducerRegisters<512>;
     registers = std::to_string(consumer) + " a consumer, " + std::to_string(producer) + " a producer";
   }
-  return "dense_decode: 64 rows x 64 tokens a CTA, " + how + ", " + std::to_string(instance.threads) + " threads, " +
-         std::to_string(attributes.numRegs) + " registers at launch (" + registers + "), " + std::to_string(instance.shared_bytes) +
-         " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) + " bytes of stack";
+  return "dense_decode: " + std::to_string(rows) + " rows x 64 tokens a CTA, " + how + ", " + std::to_string(instance.threads) +
+         " threads, " + std::to_string(attributes.numRegs) + " registers at launch (" + registers + "), " +
+         std::to_string(instance.shared_bytes) + " bytes of shared memory, " + std::to_string(attributes.localSizeBytes) +
+         " bytes of stack";
 }
 
 }  // namespace flashmla::cuda

@@ -20,6 +20,7 @@ namespace flashmla::cuda {
 inline constexpr int kCtaRows = 64;
 inline constexpr int kTileTokens = 64;
 inline constexpr int kMaxGroup = 4;
+inline constexpr int64_t kTransposedRows = 16;
 inline constexpr size_t kPartialValueBytes = 2;  // FP16
 
 /// What a part knows of one of its rows. The values beside it are FP16, O times a power of two that brings the largest of
@@ -104,6 +105,7 @@ struct DenseDecodeParams {
   void* workspace;           // WorkspaceHeader and exchange flags, and behind them:
   PartialRow* partial_rows;  // [2 * max_workers, group, 64], or of chunks [max_batch, kv_heads, max_chunks, chunk_rows]
   void* partial_values;      // the same of [latent] of 2 bytes
+  void* cells;               // partial results of Roles::kTransposed (transposed/cells.cuh); null where no call has any
   int32_t rope_columns;      // 64, or 32 behind 256 latent columns
 };
 
@@ -119,13 +121,16 @@ constexpr int64_t num_items(DenseDecodeParams const& params) {
 enum class Roles : int32_t {
   kAlternating,  // tiles alternate between two warpgroups, each with half of O (dense_decode.cuh)
   kScoring,      // a third warpgroup, with Q in its registers, does QK and softmax of every tile (scored/kernel.cuh)
+  kTransposed,   // both warpgroups share every tile, keys being wgmma's 64 rows and few rows of the call its N (transposed/kernel.cuh)
 };
 
 /// A score warpgroup pays where arithmetic is the limit: long calls of more rows than one CTA has. It has no loading warps, so a tile must
 /// be one page.
-constexpr Roles choose_roles(Paging paging, Calls calls, int32_t latent, int32_t group) {
-  bool const scores = paging == Paging::kTiles && calls != Calls::kFew && latent == 512 && group > 1;
-  return scores ? Roles::kScoring : Roles::kAlternating;
+/// `rows`: most of a request and KV head.
+constexpr Roles choose_roles(Paging paging, Calls calls, int32_t latent, int32_t group, int64_t rows) {
+  if (paging != Paging::kTiles || latent != 512) return Roles::kAlternating;
+  if (group > 1 && calls != Calls::kFew) return Roles::kScoring;
+  return group == 1 && rows <= kTransposedRows && calls != Calls::kMany ? Roles::kTransposed : Roles::kAlternating;
 }
 
 /// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the
@@ -158,6 +163,12 @@ struct PartialLayout {
 constexpr PartialLayout partial_layout(size_t rows, size_t latent) {
   size_t const rows_offset = sizeof(core::WorkspaceHeader) + kExchangeFlagBytes, values_offset = rows_offset + rows * sizeof(PartialRow);
   return {rows_offset, values_offset, values_offset + rows * latent * kPartialValueBytes};
+}
+
+/// Bytes of the cells of kernels with Roles::kTransposed: between runs all bits are 1.
+constexpr size_t cell_bytes(int32_t max_workers) {
+  constexpr size_t kHeads = 8 * 2 * sizeof(float), kValues = 512 * kPartialValueBytes;  // of a row
+  return static_cast<size_t>(core::num_partial_slots(max_workers)) * static_cast<size_t>(kTransposedRows) * (kHeads + kValues);
 }
 
 constexpr PartialLayout partial_layout(core::PlanShape const& shape, size_t latent) {

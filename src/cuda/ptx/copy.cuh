@@ -76,4 +76,17 @@ __device__ __forceinline__ void stmatrix_x4(uint32_t shared, uint32_t (&matrices
                : "memory");
 }
 
+// stmatrix.sync.aligned.m8n8.x2.trans.shared.b16: as above, rows stored as columns; lanes 0 .. 15 give addresses.
+__device__ __forceinline__ void stmatrix_transposed(uint32_t shared, uint32_t (&matrices)[2]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1])
+               : "memory");
+}
+
+// stmatrix.sync.aligned.m8n8.x4.trans.shared.b16
+__device__ __forceinline__ void stmatrix_transposed(uint32_t shared, uint32_t (&matrices)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(matrices[0]), "r"(matrices[1]),
+               "r"(matrices[2]), "r"(matrices[3])
+               : "memory");
+}
+
 }  // namespace flashmla::cuda::ptx

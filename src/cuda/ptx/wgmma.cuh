@@ -32,6 +32,7 @@ __device__ __forceinline__ void pin_registers(float (&registers)[kCount]) {
 }
 
 // The names of an accumulator's registers, and the registers.
+#define FLASHMLA_D8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define FLASHMLA_D32                                                       \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
   "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -49,6 +50,7 @@ __device__ __forceinline__ void pin_registers(float (&registers)[kCount]) {
   "+f"(d[i]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3]), "+f"(d[(i) + 4]), "+f"(d[(i) + 5]), "+f"(d[(i) + 6]), "+f"(d[(i) + 7])
 #define FLASHMLA_REGISTERS_32(d, i) \
   FLASHMLA_REGISTERS_8(d, i), FLASHMLA_REGISTERS_8(d, (i) + 8), FLASHMLA_REGISTERS_8(d, (i) + 16), FLASHMLA_REGISTERS_8(d, (i) + 24)
+#define FLASHMLA_D8_OPERANDS(d) FLASHMLA_REGISTERS_8(d, 0)
 #define FLASHMLA_D32_OPERANDS(d) FLASHMLA_REGISTERS_32(d, 0)
 #define FLASHMLA_D64_OPERANDS(d) FLASHMLA_D32_OPERANDS(d), FLASHMLA_REGISTERS_32(d, 32)
 #define FLASHMLA_D128_OPERANDS(d) FLASHMLA_D64_OPERANDS(d), FLASHMLA_REGISTERS_32(d, 64), FLASHMLA_REGISTERS_32(d, 96)
@@ -72,6 +74,16 @@ __device__ __forceinline__ void pin_registers(float (&registers)[kCount]) {
 
 template <class Element>
 inline constexpr bool kIsBf16 = std::is_same_v<Element, __nv_bfloat16>;
+
+// wgmma.mma_async.sync.aligned.m64n16k16.f32: A and B in shared memory, A K-major or M-major (transposed), B K-major.
+template <class Element, bool kMMajor>
+__device__ __forceinline__ void wgmma_m64n16k16_ss(float (&d)[8], uint64_t a_descriptor, uint64_t b_descriptor, bool accumulate) {
+  static_assert(kIsBf16<Element> || std::is_same_v<Element, __half>);
+  if constexpr (kIsBf16<Element> && kMMajor) FLASHMLA_WGMMA_SS("m64n16k16.f32.bf16.bf16", FLASHMLA_D8, "%8", "%9", "%10", "1, 0");
+  else if constexpr (kIsBf16<Element>) FLASHMLA_WGMMA_SS("m64n16k16.f32.bf16.bf16", FLASHMLA_D8, "%8", "%9", "%10", "0, 0");
+  else if constexpr (kMMajor) FLASHMLA_WGMMA_SS("m64n16k16.f32.f16.f16", FLASHMLA_D8, "%8", "%9", "%10", "1, 0");
+  else FLASHMLA_WGMMA_SS("m64n16k16.f32.f16.f16", FLASHMLA_D8, "%8", "%9", "%10", "0, 0");
+}
 
 // wgmma.mma_async.sync.aligned.m64n64k16.f32: A and B in shared memory, B K-major.
 template <class Element>
@@ -127,10 +139,12 @@ __device__ __forceinline__ void wgmma_m64n256k16_rs(float (&d)[128], uint32_t co
 #undef FLASHMLA_D128_OPERANDS
 #undef FLASHMLA_D64_OPERANDS
 #undef FLASHMLA_D32_OPERANDS
+#undef FLASHMLA_D8_OPERANDS
 #undef FLASHMLA_REGISTERS_32
 #undef FLASHMLA_REGISTERS_8
 #undef FLASHMLA_D128
 #undef FLASHMLA_D64
 #undef FLASHMLA_D32
+#undef FLASHMLA_D8
 
 }  // namespace flashmla::cuda::ptx
