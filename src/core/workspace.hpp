@@ -1,7 +1,8 @@
 // The workspace of a run: what `reset` clears once and every run leaves ready for the next.
 //
 // Layout: WorkspaceHeader (1,024 bytes: the fault record and counters that every run returns to zero), then the
-// backend's partial results: lse float32 [slots, tile_rows], then out float32 [slots, tile_rows, v_dim].
+// backend's partial results: lse float32 [slots, tile_rows], then out float32 [slots, tile_rows, v_dim]. Those of the Hopper backend are
+// its own (cuda/kernels/dense_decode.hpp), some of which every run leaves with all bits 1.
 #pragma once
 
 #include <flashmla/flashmla.h>

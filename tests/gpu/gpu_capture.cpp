@@ -435,7 +435,7 @@ int run_tests(int num_schedules) {
       {"shared schedule, 128 heads", [] { test_shared_schedule(mixed_case(6, 128, 1), 4000); }},
       {"one plan, two streams, 16 heads", [] { test_one_plan_two_streams(mixed_case(7, 16, 1), 5000); }},
       {"one plan, two streams, 128 heads x 2 query tokens", [] { test_one_plan_two_streams(mixed_case(6, 128, 2), 3000); }},
-      {"few multiprocessors, halves exchanged", [] { test_few_processors(mixed_case(60, 16, 1), 500); }},
+      {"few multiprocessors, two parts", [] { test_few_processors(mixed_case(60, 16, 1), 500); }},
       {"few multiprocessors, halves exchanged, 128 heads", [] { test_few_processors(mixed_case(33, 128, 1), 700); }},
       {"few multiprocessors, halves exchanged, 128 heads x 4 query tokens", [] { test_few_processors(mixed_case(8, 128, 4), 300); }},
       {"few multiprocessors, 16 parts", [] { test_few_processors(mixed_case(1, 16, 1), 1000); }},

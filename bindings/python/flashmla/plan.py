@@ -281,7 +281,8 @@ class DecodePlan:
             self.scratch.release(scratch)
 
     def reset(self, workspace, *, stream=None):
-        """Enqueues: clears a workspace of the caller's (its counters and fault record); once after it was allocated."""
+        """Enqueues: clears a workspace of the caller's: the fault record and what runs expect to find. Once after it was allocated, and again if a
+        plan of another problem has used it since."""
         raw = self._stream("plan_reset", adapter_of(workspace, ("plan_reset", "workspace")), stream)
         buffer = Buffer.wrap(workspace, ("plan_reset", "workspace"), raw)
         check(lib.flashmla_plan_reset(self.handle, buffer.address, raw or None))

@@ -124,13 +124,13 @@ enum class Roles : int32_t {
   kTransposed,   // both warpgroups share every tile, keys being wgmma's 64 rows and few rows of the call its N (transposed/kernel.cuh)
 };
 
-/// A score warpgroup pays where arithmetic is the limit: long calls of more rows than one CTA has. It has no loading warps, so a tile must
-/// be one page.
-/// `rows`: most of a request and KV head.
+/// Up to 16 rows, of `rows` that a request and KV head may have, fill no products of 64; but in long uniform calls memory is the limit, and
+/// alternating warpgroups end the parts of cut items faster. A score warpgroup pays where arithmetic is the limit: long calls of more rows
+/// than one CTA has; it has no loading warps. Both know only tiles that are one page.
 constexpr Roles choose_roles(Paging paging, Calls calls, int32_t latent, int32_t group, int64_t rows) {
   if (paging != Paging::kTiles || latent != 512) return Roles::kAlternating;
-  if (group > 1 && calls != Calls::kFew) return Roles::kScoring;
-  return group == 1 && rows <= kTransposedRows && calls != Calls::kMany ? Roles::kTransposed : Roles::kAlternating;
+  if (rows <= kTransposedRows && calls != Calls::kMany) return Roles::kTransposed;
+  return group > 1 && calls != Calls::kFew ? Roles::kScoring : Roles::kAlternating;
 }
 
 /// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the

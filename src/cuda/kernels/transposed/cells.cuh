@@ -19,6 +19,9 @@ namespace flashmla::cuda::dense_decode::transposed {
 
 inline constexpr uint32_t kNothing = 0xffffffffU;  // two NaN that no conversion to FP16 gives; a NaN that no sum gives
 inline constexpr int kMergeParts = 4;              // of a unit that a thread has in flight
+/// Cycles that a CTA waits for parts that have been counted: they are on their way, but memory may be slow where other kernels hold
+/// multiprocessors and poll. Only a schedule that is none makes it wait in vain; nobody hangs then.
+inline constexpr int64_t kLongPatience = int64_t{1} << 30;
 
 using CellHead = float2;  // lse (log2 units; -inf: the part saw no key), scale
 
@@ -85,37 +88,17 @@ __device__ __forceinline__ bool give_up(DenseDecodeParams const& params, SharedI
   return (now & kCountMask) != static_cast<uint32_t>(item.num_splits) || atomicExch(flag, 0U) == 0U;
 }
 
-/// Whether a CTA looks for the others' parts as soon as its own is stored. A slice of several steps must not be left half done, so
-/// where there are few parts, and slices long, it waits until all are counted.
-__device__ __forceinline__ bool looks_at_once(SharedItem const& item) { return item.num_splits >= 4; }
-
-/// Counts the CTA's partial results once they are on their way to memory, and opens the merges. One thread, when all parts are announced.
-__device__ __forceinline__ void gather(Shared& s, DenseDecodeParams const& params) {
+/// Counts the CTA's partial results once they are on their way to memory. One thread, when all parts are announced.
+__device__ __forceinline__ void count_parts(Shared& s, DenseDecodeParams const& params) {
   uint32_t const events = s.num_events;
-  uint32_t seen[2] = {0, 0};
-#pragma unroll
-  for (uint32_t event = 0; event < 2; ++event) {
-    if (event >= events) break;
-    ptx::mbarrier_wait(s.stored[event], 0);
-    seen[event] = ptx::add_relaxed(&item_counter(params, s.items[event]), kArrived) + kArrived;
-  }
-#pragma unroll
-  for (uint32_t event = 0; event < 2; ++event) {
-    if (event >= events) break;
+#pragma unroll 1
+  for (uint32_t event = 0; event < events; ++event) {
     SharedItem const& item = s.items[event];
-    auto const parts = static_cast<uint32_t>(item.num_splits);
-    uint32_t now = seen[event];
-    s.rescues[event] = (now & kCountMask) == parts && now >= kImpatient ? 1U : 0U;
-    bool gives_up = false;
-    int64_t const start = clock64();
-    while (!looks_at_once(item) && (now & kCountMask) != parts) {
-      now = ptx::load_relaxed(&item_counter(params, item));
-      if (clock64() - start < kPatience) continue;
-      gives_up = give_up(params, item);
-      break;
-    }
-    s.can_merge[event] = gives_up ? 0U : 1U;
-    ptx::mbarrier_arrive(s.mergeable[event]);
+    ptx::mbarrier_wait(s.stored[event], 0);
+    uint32_t const seen = ptx::add_relaxed(&item_counter(params, item), kArrived) + kArrived;
+    s.rescues[event] = (seen & kCountMask) == static_cast<uint32_t>(item.num_splits) && seen >= kImpatient ? 1U : 0U;
+    s.clears[event] = 1;
+    ptx::mbarrier_arrive(s.counted[event]);
   }
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
@@ -178,7 +161,7 @@ struct MergePlace {
   int64_t out;           // the unit's first value
   int32_t row, warp;     // of the cell
 
-  __device__ __forceinline__ MergePlace() = default;
+  MergePlace() = default;
   __device__ __forceinline__ MergePlace(DenseDecodeParams const& params, SharedItem const& item, int32_t first_cell, int32_t last_cell) {
     auto const thread = static_cast<int32_t>(threadIdx.x);
     first = first_cell, count = min(last_cell - first_cell, 32);
@@ -205,10 +188,15 @@ struct Slice {
   }
 };
 
-/// Merges the cells of `place`, of all their parts. All multiplying threads. Once all have been read, a warp arrives at `were_read`, unless that
-/// is null. False where parts did not come in time, and nothing is changed.
+/// How a merge waits for parts.
+struct MergeWait {
+  int64_t patience;     // cycles
+  uint64_t* were_read;  // where a warp arrives once all cells have been read; null: nowhere
+};
+
+/// Merges the cells of `place`, of all their parts. All multiplying threads. False where parts did not come in time, and nothing is changed.
 __device__ __forceinline__ bool merge_cells(Shared& s, DenseDecodeParams const& params, SharedItem const& item, MergePlace const& place,
-                                            uint64_t* were_read) {
+                                            MergeWait const& how) {
   auto const thread = static_cast<int32_t>(threadIdx.x);
   int32_t const unit = thread % 8, parts = item.num_splits, group = place.group(), rank = place.rank();
   bool const exists = place.local() < place.count;
@@ -232,7 +220,7 @@ __device__ __forceinline__ bool merge_cells(Shared& s, DenseDecodeParams const& 
       }
 #pragma unroll
       for (int p = 0; p < kMergeParts; ++p) largest = ::max(largest, found[p].largest_word());
-      is_late = clock64() - start >= kPatience;
+      is_late = clock64() - start >= how.patience;
     } while (largest == kNothing && !is_late);
     is_late = largest == kNothing;
     if (is_late) break;
@@ -259,7 +247,7 @@ __device__ __forceinline__ bool merge_cells(Shared& s, DenseDecodeParams const& 
     }
   }
   if (ptx::named_barrier_any(kOutputBarrier, kOutputThreads, is_late)) return false;
-  if (were_read != nullptr && thread % 32 == 0) ptx::mbarrier_arrive(*were_read);
+  if (how.were_read != nullptr && thread % 32 == 0) ptx::mbarrier_arrive(*how.were_read);
   // Over the threads of a unit: lanes 8 and 16 apart, then warps.
   if (group > 1) {
     float all = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 8));
@@ -306,20 +294,20 @@ __device__ __forceinline__ bool merge_cells(Shared& s, DenseDecodeParams const& 
 
 /// The slice of part `split`, from `place` on; the rest as above. False: parts did not come in time.
 __device__ __forceinline__ bool merge_slice(Shared& s, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
-                                            MergePlace place, uint64_t* were_read) {
+                                            MergePlace place, MergeWait const& how) {
   int32_t const last = Slice(item, split).last;
   while (place.first + 32 < last) {
-    if (!merge_cells(s, params, item, place, nullptr)) return false;
+    if (!merge_cells(s, params, item, place, {how.patience, nullptr})) return false;
     place = MergePlace(params, item, place.first + 32, last);
   }
-  return merge_cells(s, params, item, place, were_read);
+  return merge_cells(s, params, item, place, how);
 }
 
-/// Leaves nothing where a slice's cells were, for the next run. The first two loading warps, which have nothing else to do by then.
-__device__ __forceinline__ void clear_slice(DenseDecodeParams const& params, SharedItem const& item, int32_t split) {
-  auto const thread = static_cast<int32_t>(threadIdx.x) - kOutputThreads;
+/// Leaves nothing where a slice's cells were, for the next run; by `threads`.
+__device__ __forceinline__ void clear_slice(DenseDecodeParams const& params, SharedItem const& item, int32_t split, int32_t thread,
+                                            int32_t threads) {
   Slice const slice(item, split);
-  for (int32_t part = thread / 8; part < item.num_splits; part += 8) {
+  for (int32_t part = thread / 8; part < item.num_splits; part += threads / 8) {
     char* const slot = slot_of(params, first_worker_of(item) + part, part);
 #pragma unroll 4
     for (int32_t cell = slice.first; cell < slice.last; ++cell) {
@@ -336,7 +324,8 @@ __device__ __forceinline__ void clear_slices(Shared& s, DenseDecodeParams const&
 #pragma unroll 1
   for (uint32_t event = 0; event < s.num_events; ++event) {
     ptx::mbarrier_wait(s.merged[event], 0);
-    if (s.can_merge[event] != 0) clear_slice(params, s.items[event], s.items[event].split);
+    if (s.clears[event] == 0) continue;
+    clear_slice(params, s.items[event], s.items[event].split, static_cast<int32_t>(threadIdx.x) - kOutputThreads, (kLoaders - 1) * 32);
   }
 }
 
@@ -346,12 +335,15 @@ __device__ __noinline__ void merge_late(Shared& s, DenseDecodeParams const* para
   SharedItem const& item = s.items[event];
   auto const merge = [&](int32_t split) {
     Slice const slice(item, split);
-    merge_slice(s, *params, item, split, MergePlace(*params, item, slice.first, slice.last), nullptr);
+    return merge_slice(s, *params, item, split, MergePlace(*params, item, slice.first, slice.last), {kLongPatience, nullptr});
   };
   if (!is_merged) {
-    if (threadIdx.x == 0) s.can_merge[event] = give_up(*params, item) ? 0U : 1U;
+    if (threadIdx.x == 0) s.clears[event] = give_up(*params, item) ? 0U : 1U;
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    if (s.can_merge[event] != 0) merge(item.split);
+    if (s.clears[event] != 0 && !merge(item.split)) {
+      ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
+      if (threadIdx.x == 0) s.clears[event] = 0;
+    }
   }
   if (s.rescues[event] == 0) return;
   __threadfence();
@@ -360,18 +352,9 @@ __device__ __noinline__ void merge_late(Shared& s, DenseDecodeParams const* para
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
     if (threadIdx.x == 0) s.rescues[event] = atomicExch(abandoned_flag(*params, item, split), 0U);
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    if (s.rescues[event] == 0) continue;
-    merge(split);
+    if (s.rescues[event] == 0 || !merge(split)) continue;
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    Slice const slice(item, split);
-    for (int32_t i = static_cast<int32_t>(threadIdx.x) / 8; i < (slice.last - slice.first) * item.num_splits; i += kOutputThreads / 8) {
-      int32_t const cell = slice.first + i / item.num_splits, part = i % item.num_splits;
-      char* const slot = slot_of(*params, first_worker_of(item) + part, part);
-      __stcg(reinterpret_cast<uint4*>(slot + static_cast<uint32_t>(cell * 8 + static_cast<int32_t>(threadIdx.x) % 8) * kUnitBytes),
-             make_uint4(kNothing, kNothing, kNothing, kNothing));
-      if (threadIdx.x % 8 == 0)
-        __stcg(reinterpret_cast<uint2*>(slot + head_offset(cell / kOutputWarps, cell % kOutputWarps)), make_uint2(kNothing, kNothing));
-    }
+    clear_slice(*params, item, split, static_cast<int32_t>(threadIdx.x), kOutputThreads);
   }
 }
 
@@ -379,13 +362,11 @@ __device__ __noinline__ void merge_late(Shared& s, DenseDecodeParams const* para
 __device__ __forceinline__ void merge_item(Shared& s, DenseDecodeParams const& params, uint32_t event, MergePlace const& place,
                                            Multiplier const& me) {
   SharedItem const& item = s.items[event];
-  bool const at_once = looks_at_once(item);
-  if (!at_once) ptx::mbarrier_wait(s.mergeable[event], 0);
-  bool const tries = (at_once || s.can_merge[event] != 0) && place.count > 0;
-  bool const is_merged = !tries || merge_slice(s, params, item, item.split, place, &s.merged[event]);
-  ptx::mbarrier_wait(s.mergeable[event], 0);
+  bool const has_cells = place.count > 0,
+             is_merged = !has_cells || merge_slice(s, params, item, item.split, place, {kPatience, &s.merged[event]});
+  ptx::mbarrier_wait(s.counted[event], 0);
   if (!is_merged || s.rescues[event] != 0) merge_late(s, &params, event, is_merged);
-  if (!tries || !is_merged) arrive_warp(s.merged[event], me.lane);
+  if (!has_cells || !is_merged) arrive_warp(s.merged[event], me.lane);
 }
 
 }  // namespace flashmla::cuda::dense_decode::transposed

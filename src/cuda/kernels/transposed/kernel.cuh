@@ -1,5 +1,5 @@
-// Dense MLA decode on Hopper for calls of up to 16 rows (query token, head) a KV head that are short, ragged or batch-invariant: keys, then
-// latent columns, are the 64 rows of wgmma, and rows of the call its 16 columns.
+// Dense MLA decode on Hopper for up to 16 rows (query token, head) a KV head in short, ragged and batch-invariant calls: keys, then latent
+// columns, are the 64 rows of wgmma, and rows of the call its 16 columns.
 //
 // Math. That of dense_decode.cuh, transposed: S^T = K Q^T, O^T = V^T P^T.
 //
@@ -36,7 +36,7 @@
 //   q_full[place]       TMA (18,432 bytes) -> 8 warps
 //   q_free[place]       8 warps -> warp 10: the part's last QK is done
 //   stored[event]       8 warps -> warp 10: a part's cells are on their way to memory
-//   mergeable[event]    warp 10 -> 8 warps: the part has been counted; of few parts, all have (cells.cuh)
+//   counted[event]      warp 10 -> 8 warps: the part has been counted, and whether others have given up is known
 //   merged[event]       8 warps -> warps 8 to 10: all of the CTA's slice has been read
 //   closed              warp 10 -> warps 8, 9: all parts are announced
 //
@@ -105,7 +105,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
     ptx::mbarrier_init(s.announced[lane], 1), ptx::mbarrier_init(s.part_free[lane], kOutputWarps);
     ptx::mbarrier_init(s.q_full[lane], 1), ptx::mbarrier_init(s.q_free[lane], kOutputWarps);
     ptx::mbarrier_init(s.stored[lane], kOutputWarps);
-    ptx::mbarrier_init(s.mergeable[lane], 1);
+    ptx::mbarrier_init(s.counted[lane], 1);
     ptx::mbarrier_init(s.merged[lane], kOutputWarps);
   }
   if (lane == 0) ptx::mbarrier_init(s.closed, 1);
@@ -173,24 +173,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   Shared& s = *reinterpret_cast<Shared*>(memory);
   // Through a shuffle, so that the compiler knows it to be uniform: wgmma must not stand in divergent code.
   int32_t const warp = static_cast<int32_t>(uniform(threadIdx.x / 32));
+  if (warp == 0) initialise_barriers(s, static_cast<int32_t>(threadIdx.x));
+  if (threadIdx.x == kOutputThreads) {
+    ptx::prefetch_tensor_map(&maps.latent), ptx::prefetch_tensor_map(&maps.rope);
+    ptx::prefetch_tensor_map(&maps.q), ptx::prefetch_tensor_map(&maps.q_rope);
+  }
+  __syncthreads();
   if (warp < kOutputWarps) {
-    if (warp == 0) initialise_barriers(s, static_cast<int32_t>(threadIdx.x));
-    __syncthreads();
     ptx::grid_dependency_wait();
     work<Element, kCalls>(s, params, warp / 4);
     return;
   }
   int32_t const loader = warp - kOutputWarps;
-  if (loader == 0 && threadIdx.x % 32 == 0) {
-    ptx::prefetch_tensor_map(&maps.latent), ptx::prefetch_tensor_map(&maps.rope);
-    ptx::prefetch_tensor_map(&maps.q), ptx::prefetch_tensor_map(&maps.q_rope);
-  }
-  __syncthreads();
   FirstWork const first = read_first_work(params.start);
   if (!first.work.fits && blockIdx.y == 0 && threadIdx.x == kOutputThreads)
     record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, first.work.batch);
   Sources const from{maps, params};
-  if constexpr (kCalls == Calls::kFew) {
+  if constexpr (kCalls != Calls::kAny) {
     CtaWalk walk(params.start, first.work.begin, first.work.end, core::UniformRowTiles{params.start.num_row_tiles}, false);
     load<kCalls>(s, from, walk, first, loader);
   } else {
@@ -202,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::mbarrier_wait(s.closed, 0);
     clear_slices(s, params);
   } else if (threadIdx.x % 32 == 0) {
-    gather(s, params);
+    count_parts(s, params);
   }
 }
 

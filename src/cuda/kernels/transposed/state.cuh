@@ -44,7 +44,7 @@ struct Shared {
   SharedItem items[2];               // [event]: items that this CTA has a part of
   int32_t valid[kStages];            // leading tokens of the tile, or 0 where its page does not exist
   uint32_t num_events;               // once all parts are known
-  uint32_t can_merge[2];             // [event]: it is worth looking for the others' parts; 0: this CTA leaves its slice to others
+  uint32_t clears[2];                // [event]: this CTA merges its slice and clears it; 0: it leaves it to others
   uint32_t rescues[2];               // [event]: others have left slices to this CTA
   uint64_t full[kStages][3];
   uint64_t empty[kStages];
@@ -53,7 +53,7 @@ struct Shared {
   uint64_t q_full[2];
   uint64_t q_free[2];
   uint64_t stored[2];
-  uint64_t mergeable[2];
+  uint64_t counted[2];
   uint64_t merged[2];
   uint64_t closed;
 };
