@@ -185,6 +185,20 @@ class ChunkWalk {
   int32_t length_ = 0;            // of a chunk
 };
 
+/// The parts of a worker, or where the call is batch-invariant its chunks.
+template <class RowTiles>
+class AnyWalk {
+ public:
+  __device__ __forceinline__ AnyWalk(DenseDecodeParams const& params, CtaWalk<RowTiles> const& walk)
+      : is_chunked_(params.start.is_chunked != 0), parts_(walk), chunks_(params, walk) {}
+  __device__ __forceinline__ bool next(Part& part) { return is_chunked_ ? chunks_.next(part) : parts_.next(part); }
+
+ private:
+  bool is_chunked_;
+  CtaWalk<RowTiles> parts_;
+  ChunkWalk<RowTiles> chunks_;
+};
+
 /// Where a chunk's result of a row lies.
 __device__ __forceinline__ int64_t chunk_row(DenseDecodeParams const& params, RowSpan const& rows, int32_t chunk, int32_t row) {
   int64_t const head = static_cast<int64_t>(rows.request) * params.start.kv_heads + rows.kv_head;

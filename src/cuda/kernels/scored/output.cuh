@@ -13,20 +13,6 @@ struct Output {
   int32_t lane;
 };
 
-/// The parts of a worker, or where the call is batch-invariant its chunks.
-template <class RowTiles>
-class AnyWalk {
- public:
-  __device__ __forceinline__ AnyWalk(DenseDecodeParams const& params, CtaWalk<RowTiles> const& walk)
-      : is_chunked_(params.start.is_chunked != 0), parts_(walk), chunks_(params, walk) {}
-  __device__ __forceinline__ bool next(Part& part) { return is_chunked_ ? chunks_.next(part) : parts_.next(part); }
-
- private:
-  bool is_chunked_;
-  CtaWalk<RowTiles> parts_;
-  ChunkWalk<RowTiles> chunks_;
-};
-
 /// Divides O by 2^shift.
 __device__ __forceinline__ void divide(float (&o)[kOutputs<kLatent>], int32_t const (&shift)[2]) {
   float const factor[2] = {shift_factor(shift[0]), shift_factor(shift[1])};

@@ -9,8 +9,8 @@
 // leaves it so. So nobody waits for stores to be in memory before it says that they are, and for a counter before it looks: a fence, an
 // addition and an acquiring look are not on the way.
 //
-// Patience. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience: who gives up leaves a
-// flag, and the last CTA of the item to arrive merges the slices whose flags it finds. It changes no bit.
+// Patience. Nothing guarantees that the GPU runs all CTAs of a grid at once, so nobody waits longer than kPatience for parts that may not have
+// begun: who gives up leaves a flag, and the last CTA of the item to arrive merges the slices whose flags it finds. It changes no bit.
 #pragma once
 
 #include "cuda/kernels/transposed/state.cuh"

@@ -45,7 +45,6 @@
 // Limits. Whole-tile pages, 512 latent columns; bases and strides of the cache are multiples of 16 bytes.
 #pragma once
 
-#include "cuda/kernels/scored/output.cuh"
 #include "cuda/kernels/transposed/ends.cuh"
 #include "cuda/kernels/transposed/feed.cuh"
 #include "cuda/kernels/transposed/products.cuh"
@@ -193,7 +192,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     CtaWalk walk(params.start, first.work.begin, first.work.end, core::UniformRowTiles{params.start.num_row_tiles}, false);
     load<kCalls>(s, from, walk, first, loader);
   } else {
-    scored::AnyWalk walk(params, CtaWalk(params.start, first.work.begin, first.work.end, RaggedCallTiles{&params}, false));
+    AnyWalk walk(params, CtaWalk(params.start, first.work.begin, first.work.end, RaggedCallTiles{&params}, false));
     load<kCalls>(s, from, walk, first, loader);
     if (params.start.is_ragged() && loader == 1) check_ragged_requests(params);
   }
