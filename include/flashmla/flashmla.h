@@ -314,7 +314,7 @@ FLASHMLA_API size_t flashmla_plan_workspace_bytes(flashmla_plan const* plan);
 FLASHMLA_API flashmla_status flashmla_plan_update(flashmla_plan const* plan, flashmla_lengths const* lengths, flashmla_view const* schedule,
                                                   flashmla_stream stream);
 /* Enqueues: clears the fault record and all that runs expect of a workspace; once after it was allocated, and again if a plan of another
- * problem has used it since. */
+ * problem or target has used it since. */
 FLASHMLA_API flashmla_status flashmla_plan_reset(flashmla_plan const* plan, flashmla_view const* workspace, flashmla_stream stream);
 /* Enqueues: attention of one layer. */
 FLASHMLA_API flashmla_status flashmla_plan_run(flashmla_plan const* plan, flashmla_decode_args const* args, flashmla_view const* schedule,

@@ -282,7 +282,7 @@ class DecodePlan:
 
     def reset(self, workspace, *, stream=None):
         """Enqueues: clears a workspace of the caller's: the fault record and what runs expect to find. Once after it was allocated, and again if a
-        plan of another problem has used it since."""
+        plan of another problem or target has used it since."""
         raw = self._stream("plan_reset", adapter_of(workspace, ("plan_reset", "workspace")), stream)
         buffer = Buffer.wrap(workspace, ("plan_reset", "workspace"), raw)
         check(lib.flashmla_plan_reset(self.handle, buffer.address, raw or None))
