@@ -86,7 +86,12 @@ class DecodeFixture {
                       : h % 5 == 1 ? -std::numeric_limits<float>::infinity()
                                    : 0.5f * static_cast<float>(h % 7));
     if (s.sink) call.sink = sinks.data();
-    plan = make_backend()->make_plan(problem, target());
+    use_plan(make_backend()->make_plan(problem, target()));
+  }
+
+  /// With a schedule and a workspace of its own.
+  void use_plan(std::unique_ptr<core::DecodePlan> other) {
+    plan = std::move(other);
     schedule = std::make_unique<Buffer>(plan->schedule_bytes());
     workspace = std::make_unique<Buffer>(plan->workspace_bytes());
     plan->reset(workspace->data(), nullptr);

@@ -38,7 +38,7 @@ constexpr IsaRow kModelRow = {FLASHMLA_ISA_AMX_BF16, "model", "", &kModelKernels
 void expect_correct(CallSetup const& s) {
   SCOPED_TRACE(testing::Message() << "h_q " << s.h_q << " page " << s.page_tokens << " q_tokens " << s.q_tokens);
   DecodeFixture f(s);
-  f.plan = std::make_unique<DecodePlan>(f.problem, kModelRow, Executor(ThreadPool::shared(s.threads)));
+  f.use_plan(std::make_unique<DecodePlan>(f.problem, kModelRow, Executor(ThreadPool::shared(s.threads))));
   f.update();
   f.run();
   f.expect_correct();

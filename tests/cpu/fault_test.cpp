@@ -90,7 +90,7 @@ TEST(Fault, LengthsAreClampedToTheTable) {
 TEST(Fault, BeyondMaxKvLenIsRecordedAndClamped) {
   DecodeFixture f(two_requests());
   f.problem.max_kv_len = 250;
-  f.plan = make_backend()->make_plan(f.problem, f.target());
+  f.use_plan(make_backend()->make_plan(f.problem, f.target()));
   f.update();
   f.run();
   f.expect_correct();
