@@ -29,6 +29,15 @@ __device__ __forceinline__ void arrive_warp(uint64_t& barrier, int32_t lane) {
   if (lane == 0) ptx::mbarrier_arrive(barrier);
 }
 
+/// Eight columns of a row of Q, or zeros of one that does not exist. cp_async_wait_all waits for them.
+__device__ __forceinline__ void copy_q_chunk(uint32_t target, uint16_t const* source, bool exists, DenseDecodeParams const& params) {
+  if (params.q_is_aligned) {
+    ptx::cp_async_16(target, source, exists ? 16 : 0);
+  } else {
+    for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, exists ? source[e] : 0);
+  }
+}
+
 /// Q's latent columns where no tensor map describes them (rows unevenly spaced or unaligned); rows past the last are zeros.
 template <int kLatent>
 __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const& params, Part const& part) {
@@ -42,11 +51,7 @@ __device__ __forceinline__ void load_q_latent(Shared& s, DenseDecodeParams const
     uint16_t const* const source =
         q + chunk * 8 +
         row_offset(params.call.q_nope_stride, part.rows, row_target(params, part.rows, part.rows.row_begin + (row < rows ? row : 0)));
-    if (params.q_is_aligned) {
-      ptx::cp_async_16(target, source, row < rows ? 16 : 0);
-    } else {
-      for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, row < rows ? source[e] : 0);
-    }
+    copy_q_chunk(target, source, row < rows, params);
   }
   ptx::cp_async_wait_all();
   ptx::fence_proxy_async_shared();

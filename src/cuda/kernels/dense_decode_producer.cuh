@@ -15,6 +15,14 @@ struct CtaWork {
   bool are_pairs;  // every item has two workers of its own
 };
 
+/// Whether a schedule is one for this call.
+__device__ __forceinline__ bool is_of_call(core::ScheduleHeader const& schedule, StartParams const& start) {
+  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
+  return schedule.magic == magic && schedule.batch == start.batch && schedule.q_tokens == start.q_tokens &&
+         schedule.num_row_tiles == start.num_row_tiles && schedule.tile_rows == start.group * kCtaRows &&
+         schedule.tile_tokens == kTileTokens;
+}
+
 __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
   ptx::grid_launch_dependents();
@@ -23,10 +31,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
   CtaWork work{begins[0], begins[1], header.batch, false, header.workers_per_item == 2};
   touch_first_pages(start, work.begin);
-  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
-  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
-              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
-              header.tile_tokens == kTileTokens;
+  work.fits = is_of_call(header, start);
   if (!work.fits) work.end = work.begin;  // nothing to do
   return work;
 }

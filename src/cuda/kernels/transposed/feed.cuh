@@ -40,10 +40,7 @@ __device__ __forceinline__ FirstWork read_first_work(StartParams const& start) {
       first.page = ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + entry);
   }
   CtaWork& work = first.work;
-  uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
-  work.fits = header.magic == magic && header.batch == start.batch && header.q_tokens == start.q_tokens &&
-              header.num_row_tiles == start.num_row_tiles && header.tile_rows == start.group * kCtaRows &&
-              header.tile_tokens == kTileTokens;
+  work.fits = is_of_call(header, start);
   if (!work.fits) work.end = work.begin;  // nothing to do
   core::WorkerBegin const& end = work.end;
   first.has_item = is_in_batch(start, begin) && (begin.request != end.request     ? begin.request < end.request

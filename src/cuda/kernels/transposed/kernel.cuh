@@ -64,11 +64,7 @@ __device__ __forceinline__ void copy_q(Shared& s, DenseDecodeParams const& param
     auto const* const base = static_cast<uint16_t const*>(is_rope ? params.call.q_pe : params.call.q_nope);
     core::RowStrides const& stride = is_rope ? params.call.q_pe_stride : params.call.q_nope_stride;
     uint16_t const* const source = base + row_offset(stride, part.rows, from) + (is_rope ? chunk - kLatent / 8 : chunk) * 8;
-    if (params.q_is_aligned) {
-      ptx::cp_async_16(target, source, row < rows ? 16 : 0);
-    } else {
-      for (int e = 0; e < 8; ++e) ptx::store_shared_2(target + e * 2, row < rows ? source[e] : 0);
-    }
+    copy_q_chunk(target, source, row < rows, params);
   }
   ptx::cp_async_wait_all();
   ptx::fence_proxy_async_shared();
