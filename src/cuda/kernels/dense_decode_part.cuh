@@ -255,16 +255,21 @@ __device__ __noinline__ void record_fault(void* workspace, int32_t code, int32_t
   keep_fault(workspace, code, request, position, value);
 }
 
+/// The caller's visible_len of a request's query tokens; null where the call has none.
+__device__ __forceinline__ int32_t const* visible_lengths(DenseDecodeParams const& params, core::QueryBounds const& bounds,
+                                                          RowSpan const& rows, int32_t q_tokens) {
+  return params.call.visible_len == nullptr
+             ? nullptr
+             : params.call.visible_len + core::visible_offset(bounds, rows.request, {rows.first_token, q_tokens});
+}
+
 /// Keys that the thread's rows see. A visible_len outside [0, kv_len] is clamped, and `record` called with its token and what it was.
 template <class Record>
 __device__ __forceinline__ void read_visible(int32_t (&visible)[2], DenseDecodeParams const& params, Part const& part, int32_t thread,
                                              Record const& record) {
   core::QueryBounds const bounds = params.call.query_bounds();
   int32_t const q_tokens = token_of(params, part.rows.num_rows);
-  int32_t const* const view =
-      params.call.visible_len == nullptr
-          ? nullptr
-          : params.call.visible_len + core::visible_offset(bounds, part.rows.request, {part.rows.first_token, q_tokens});
+  int32_t const* const view = visible_lengths(params, bounds, part.rows, q_tokens);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     int32_t const index = part.rows.row_begin + fragment_row(thread, half), token = token_of(params, index);

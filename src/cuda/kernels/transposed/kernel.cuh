@@ -75,10 +75,7 @@ __device__ __forceinline__ void copy_q(Shared& s, DenseDecodeParams const& param
 __device__ __forceinline__ void read_visible(State& state, DenseDecodeParams const& params, Part const& part, Multiplier const& me) {
   core::QueryBounds const bounds = params.call.query_bounds();
   int32_t const q_tokens = token_of(params, part.rows.num_rows);
-  int32_t const* const view =
-      params.call.visible_len == nullptr
-          ? nullptr
-          : params.call.visible_len + core::visible_offset(bounds, part.rows.request, {part.rows.first_token, q_tokens});
+  int32_t const* const view = visible_lengths(params, bounds, part.rows, q_tokens);
 #pragma unroll
   for (int i = 0; i < kThreadRows; ++i) {
     int32_t const token = token_of(params, part.rows.row_begin + me.row(i));
