@@ -62,7 +62,7 @@ __device__ __forceinline__ void take_q(QRegisters& q, Shared& s, DenseDecodePara
   ptx::fence_proxy_async_shared();  // s.q before wgmma reads it, and the stage before TMA fills it again
   arrive_warp(s.qk_done[at.slot], thread % 32);
   arrive_warp(s.p_ready[at.slot], thread % 32);
-  ptx::named_barrier_sync(kScoreBarrier, kWarpgroupThreads);
+  ptx::mbarrier_wait(s.qk_done[at.slot], at.parity);  // all of s.q is there
 }
 
 /// Starts S = Q K^T, side by side as they land.

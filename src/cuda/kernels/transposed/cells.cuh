@@ -188,6 +188,12 @@ struct Slice {
   }
 };
 
+/// Where the merge of the slice of part `split` begins.
+__device__ __forceinline__ MergePlace merge_begin(DenseDecodeParams const& params, SharedItem const& item, int32_t split) {
+  Slice const slice(item, split);
+  return MergePlace(params, item, slice.first, slice.last);
+}
+
 /// How a merge waits for parts.
 struct MergeWait {
   int64_t patience;     // cycles
@@ -334,8 +340,7 @@ __device__ __forceinline__ void clear_slices(Shared& s, DenseDecodeParams const&
 __device__ __noinline__ void merge_late(Shared& s, DenseDecodeParams const* params, uint32_t event, bool is_merged) {
   SharedItem const& item = s.items[event];
   auto const merge = [&](int32_t split) {
-    Slice const slice(item, split);
-    return merge_slice(s, *params, item, split, MergePlace(*params, item, slice.first, slice.last), {kLongPatience, nullptr});
+    return merge_slice(s, *params, item, split, merge_begin(*params, item, split), {kLongPatience, nullptr});
   };
   if (!is_merged) {
     if (threadIdx.x == 0) s.clears[event] = give_up(*params, item) ? 0U : 1U;

@@ -48,10 +48,7 @@ __device__ __forceinline__ void store_rows(State const& state, float const (&fac
 #pragma unroll
     for (int k = 0; k < 2 * kSideBoxes; ++k) {
       int64_t const offset = first + k / 2 * 64 + k % 2 * 8;
-      float const value = state.o[k / 2][accumulator_index(i / 2, k % 2, i % 2)] * factor[i];
-      if (params.out_dtype == FLASHMLA_FP32) static_cast<float*>(params.call.out)[offset] = value;
-      else if (params.out_dtype == FLASHMLA_BF16) static_cast<__nv_bfloat16*>(params.call.out)[offset] = __float2bfloat16_rn(value);
-      else static_cast<__half*>(params.call.out)[offset] = __float2half_rn(value);
+      store_value(params, offset, value_of(state, i, k) * factor[i]);
     }
   }
 }

@@ -128,11 +128,7 @@ __device__ __forceinline__ void work(Shared& s, DenseDecodeParams const& params,
     int32_t const rows = min(kRows, part.rows.num_rows - part.rows.row_begin);
     CellPlace const cells(params, part.split, me);
     bool const is_shared = !part.is_whole() && !is_chunked<kCalls>(params);
-    if (is_shared) {
-      SharedItem const item{part.rows, part.split, part.num_splits};
-      Slice const slice(item, part.split);
-      merge = MergePlace(params, item, slice.first, slice.last);
-    }
+    if (is_shared) merge = merge_begin(params, {part.rows, part.split, part.num_splits}, part.split);
     ptx::mbarrier_wait(s.q_full[place], parity);
     if (!params.q_is_tensor) copy_q(s, params, part, place);
     attend<Element>(state, s, params, part, {place, count}, me);
@@ -149,12 +145,7 @@ __device__ __forceinline__ void work(Shared& s, DenseDecodeParams const& params,
   }
 #pragma unroll 1
   for (uint32_t event = 0; event < events; ++event) {
-    MergePlace place = merge;
-    if (event + 1 < events) {
-      Slice const slice(s.items[event], s.items[event].split);
-      place = MergePlace(params, s.items[event], slice.first, slice.last);
-    }
-    merge_item(s, params, event, place, me);
+    merge_item(s, params, event, event + 1 < events ? merge_begin(params, s.items[event], s.items[event].split) : merge, me);
   }
 }
 
