@@ -57,7 +57,7 @@ int64_t most_rows(core::Problem const& problem) { return problem.max_q_tokens * 
 DenseDecodeKernel choose_kernel(core::Problem const& problem, Calls calls, int32_t group) {
   Paging const paging = choose_paging(problem.page_tokens);
   int32_t const latent = problem.format->latent;
-  Roles const roles = choose_roles(paging, calls, latent, group, most_rows(problem));
+  Roles const roles = choose_roles({problem.page_tokens, problem.h_kv}, calls, latent, group, most_rows(problem));
   return {problem.q_dtype, problem.out_dtype, paging, calls, latent, roles};
 }
 

@@ -93,6 +93,7 @@ struct Tensor {
   int64_t row_stride, head_stride, outer_stride;
   uint32_t box_rows, boxes_per_copy;
   CUtensorMapL2promotion fetches;
+  uint32_t heads_per_copy = 1;
 };
 
 CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
@@ -101,7 +102,7 @@ CUtensorMap encode(Tensor const& tensor, flashmla_dtype dtype) {
                                static_cast<cuuint64_t>(tensor.heads), static_cast<cuuint64_t>(tensor.outer)};
   cuuint64_t const strides[4] = {static_cast<cuuint64_t>(tensor.row_stride), kBoxColumns * kElementBytes,
                                  static_cast<cuuint64_t>(tensor.head_stride), static_cast<cuuint64_t>(tensor.outer_stride)};
-  cuuint32_t const box[5] = {kBoxColumns, tensor.box_rows, tensor.boxes_per_copy, 1, 1};
+  cuuint32_t const box[5] = {kBoxColumns, tensor.box_rows, tensor.boxes_per_copy, tensor.heads_per_copy, 1};
   cuuint32_t const element_strides[5] = {1, 1, 1, 1, 1};
   CUtensorMapDataType const type = dtype == FLASHMLA_FP16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map{};
@@ -133,6 +134,19 @@ CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box,
   auto const map_of = [&](PartBytes const& part, uint32_t boxes_per_copy) {
     return encode({part.name, part.base, part.columns, cache.page_tokens, cache.heads, pages, part.token_stride, part.head_stride,
                    part.page_stride, box.tokens, boxes_per_copy, box.fetches},
+                  dtype);
+  };
+  return {map_of(latent, box.boxes), map_of(rope, 1)};
+}
+
+CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype) {
+  constexpr uint32_t kAtomTokens = 8;
+  check_cache_geometry(cache);
+  PartBytes const latent = latent_of(cache), rope = rope_of(cache);
+  int64_t const pages = cache.num_pages > 0 ? cache.num_pages : 1, atoms = cache.page_tokens / kAtomTokens;
+  auto const map_of = [&](PartBytes const& part, uint32_t boxes_per_copy) {
+    return encode({part.name, part.base, part.columns, kAtomTokens, atoms, pages, part.token_stride, kAtomTokens * part.token_stride,
+                   part.page_stride, kAtomTokens, boxes_per_copy, box.fetches, static_cast<uint32_t>(atoms)},
                   dtype);
   };
   return {map_of(latent, box.boxes), map_of(rope, 1)};

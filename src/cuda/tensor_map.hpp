@@ -30,7 +30,8 @@ void check_cache_geometry(CacheGeometry const& cache);
 
 /// The maps of a cache, {64 columns, page_tokens, boxes, heads, num_pages} (latent) and {columns, page_tokens, 1, heads, num_pages}
 /// (RoPE). One copy brings `box.tokens` tokens of a page, and `box.boxes` boxes of the latent columns; of fewer than 64 columns of RoPE
-/// it fills the rest of a box's rows with zeros.
+/// it fills the rest of a box's rows with zeros. make_page_tensor_maps: {64 columns, 8 tokens, boxes, page_tokens / 8, num_pages}. One copy brings
+/// all of a page, eight tokens of each box after the other.
 struct CacheTensorMaps {
   CUtensorMap latent;
   CUtensorMap rope;
@@ -44,6 +45,9 @@ struct CacheBox {
 /// Made per run, because every layer has its own cache. Throws core::Error as check_cache_geometry does, and FLASHMLA_UNSUPPORTED
 /// without a driver.
 CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
+
+/// The same for whole pages, a multiple of 8 tokens, of one KV head; `box.tokens` is not looked at.
+CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
 
 /// The latent columns of q: [batch, rows, columns], 2-byte elements, rows (query token, head). Strides in elements.
 struct QueryGeometry {

@@ -111,21 +111,26 @@ TEST(ChooseCalls, byItemsAndWorkers) {
 
 TEST(ChooseRoles, scoringInLongCallsOfManyRows) {
   for (Calls calls : {Calls::kMany, Calls::kAny})
-    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, group, 128), Roles::kScoring);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1, 64), Roles::kAlternating);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 512, 2, 128), Roles::kAlternating);
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 256, 2, 128), Roles::kAlternating);
-  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kMany, 512, 2, 128), Roles::kAlternating);
+    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles({64, 1}, calls, 512, group, 128), Roles::kScoring);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, 64), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 512, 2, 128), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 256, 2, 128), Roles::kAlternating);
+  for (int32_t page : {16, 32}) {
+    EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, 128), Roles::kScoring) << page;
+    EXPECT_EQ(choose_roles({page, 2}, Calls::kMany, 512, 2, 128), Roles::kAlternating) << page;
+    EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 2, 128), Roles::kAlternating) << page;
+  }
+  for (int32_t page : {1, 8, 24, 48}) EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, 128), Roles::kAlternating) << page;
 }
 
 TEST(ChooseRoles, transposedInShortAndRaggedCallsOfFewRows) {
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kMany, 512, 1, 16), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, 16), Roles::kAlternating);
   for (Calls calls : {Calls::kFew, Calls::kAny}) {
-    for (int64_t rows : {1, 15, 16}) EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, 1, rows), Roles::kTransposed) << rows;
-    EXPECT_EQ(choose_roles(Paging::kTiles, calls, 512, 1, 17), Roles::kAlternating);
+    for (int64_t rows : {1, 15, 16}) EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, rows), Roles::kTransposed) << rows;
+    EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, 17), Roles::kAlternating);
   }
-  EXPECT_EQ(choose_roles(Paging::kTiles, Calls::kFew, 256, 1, 16), Roles::kAlternating);
-  for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(choose_roles(paging, Calls::kFew, 512, 1, 16), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 256, 1, 16), Roles::kAlternating);
+  for (int32_t page : {1, 16, 32}) EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 1, 16), Roles::kAlternating) << page;
 }
 
 TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {
@@ -138,7 +143,7 @@ TEST(FetchesWide, allButWholeTilesOfSingleCtasAndOfScoringPairs) {
   for (Roles roles : {Roles::kAlternating, Roles::kScoring}) {
     EXPECT_FALSE(fetches_wide(Paging::kTiles, roles, false, 1));
     EXPECT_TRUE(fetches_wide(Paging::kTiles, roles, true, 4));
-    for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_TRUE(fetches_wide(paging, roles, false, 1));
+    for (Paging paging : {Paging::kBoxes, Paging::kRows}) EXPECT_EQ(fetches_wide(paging, roles, false, 1), roles != Roles::kScoring);
   }
   EXPECT_TRUE(fetches_wide(Paging::kTiles, Roles::kAlternating, true, 2));
   EXPECT_FALSE(fetches_wide(Paging::kTiles, Roles::kScoring, true, 2));

@@ -51,15 +51,21 @@ Kernel kernel_for(DenseDecodeKernel const& kernel) {
 
 using ScoredKernel = void (*)(dense_decode::scored::TensorMaps, DenseDecodeParams);
 
-template <class Element>
+template <class Element, Paging kPaging>
 ScoredKernel scored_kernel_of(Calls calls) {
-  if (calls == Calls::kMany) return dense_decode::scored::scored_decode_kernel<Element, Calls::kMany>;
-  return dense_decode::scored::scored_decode_kernel<Element, Calls::kAny>;
+  if (calls == Calls::kMany) return dense_decode::scored::scored_decode_kernel<Element, kPaging, Calls::kMany>;
+  return dense_decode::scored::scored_decode_kernel<Element, kPaging, Calls::kAny>;
+}
+
+template <class Element>
+ScoredKernel scored_kernel_of(DenseDecodeKernel const& kernel) {
+  if (kernel.paging == Paging::kTiles) return scored_kernel_of<Element, Paging::kTiles>(kernel.calls);
+  return scored_kernel_of<Element, Paging::kBoxes>(kernel.calls);
 }
 
 /// Of a kernel with a score warpgroup.
 ScoredKernel scored_kernel_for(DenseDecodeKernel const& kernel) {
-  return kernel.kv_dtype == FLASHMLA_FP16 ? scored_kernel_of<__half>(kernel.calls) : scored_kernel_of<__nv_bfloat16>(kernel.calls);
+  return kernel.kv_dtype == FLASHMLA_FP16 ? scored_kernel_of<__half>(kernel) : scored_kernel_of<__nv_bfloat16>(kernel);
 }
 
 using TransposedKernel = void (*)(dense_decode::transposed::TensorMaps, DenseDecodeParams);
@@ -152,6 +158,8 @@ CacheTensorMaps cache_maps(DenseDecodeKernel const& kernel, DenseDecodeParams co
     return {};
   }
   auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
+  if (kernel.roles == Roles::kScoring && kernel.paging == Paging::kBoxes)
+    return make_page_tensor_maps(cache, {0, half_boxes, fetches}, kernel.kv_dtype);
   CacheBox const box = kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, boxes, fetches} : CacheBox{8, half_boxes, fetches};
   return make_cache_tensor_maps(cache, box, kernel.kv_dtype);
 }

@@ -117,6 +117,12 @@ constexpr int64_t num_items(DenseDecodeParams const& params) {
   return start.kv_heads * ((params.call.total_q * params.heads + tile_rows - 1) / tile_rows);
 }
 
+/// What of a cache's shape decides how it is copied.
+struct PageShape {
+  int32_t tokens;  // of a page
+  int32_t kv_heads;
+};
+
 /// How the warpgroups of a CTA share a tile.
 enum class Roles : int32_t {
   kAlternating,  // tiles alternate between two warpgroups, each with half of O (dense_decode.cuh)
@@ -126,18 +132,20 @@ enum class Roles : int32_t {
 
 /// Up to 16 rows, of `rows` that a request and KV head may have, fill no products of 64; but in long uniform calls memory is the limit, and
 /// alternating warpgroups end the parts of cut items faster. A score warpgroup pays where arithmetic is the limit: long calls of more rows
-/// than one CTA has; it has no loading warps. Both know only tiles that are one page.
-constexpr Roles choose_roles(Paging paging, Calls calls, int32_t latent, int32_t group, int64_t rows) {
-  if (paging != Paging::kTiles || latent != 512) return Roles::kAlternating;
-  if (rows <= kTransposedRows && calls != Calls::kMany) return Roles::kTransposed;
-  return group > 1 && calls != Calls::kFew ? Roles::kScoring : Roles::kAlternating;
+/// than one CTA has; it has no loading warps, so a tile must be one page, or few of which each is one copy.
+constexpr Roles choose_roles(PageShape const& pages, Calls calls, int32_t latent, int32_t group, int64_t rows) {
+  if (latent != 512) return Roles::kAlternating;
+  bool const are_tiles = choose_paging(pages.tokens) == Paging::kTiles;
+  if (rows <= kTransposedRows && calls != Calls::kMany) return are_tiles ? Roles::kTransposed : Roles::kAlternating;
+  bool const are_copies = are_tiles || ((pages.tokens == 16 || pages.tokens == 32) && pages.kv_heads == 1);
+  return are_copies && group > 1 && calls != Calls::kFew ? Roles::kScoring : Roles::kAlternating;
 }
 
 /// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the
 /// time where memory is the limit, some tenths of a microsecond of short calls, and 1 % where two CTAs in step have a score warpgroup. But
 /// clusters of alternating warpgroups take up to 1 % less so. With other pages, and four CTAs in step, it has not been settled.
 constexpr bool fetches_wide(Paging paging, Roles roles, bool is_paired, int32_t group) {
-  if (paging != Paging::kTiles) return true;
+  if (paging != Paging::kTiles && roles != Roles::kScoring) return true;
   return is_paired && (roles == Roles::kAlternating || group > 2);
 }
 

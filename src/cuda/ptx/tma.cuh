@@ -15,8 +15,8 @@ __device__ __forceinline__ void prefetch_tensor_map(CUtensorMap const* map) {
 }
 
 /// What createpolicy.fractional.L2::evict_first.b64 with a fraction of 1 gives on sm_90: for data that is read once. A constant
-/// needs no registers; CUTLASS's TMA::CacheHintSm90 has the same value.
-inline constexpr uint64_t kEvictFirst = 0x12F0000000000000;
+/// needs no registers; CUTLASS's TMA::CacheHintSm90 has the same value, and that of evict_normal.
+inline constexpr uint64_t kEvictFirst = 0x12F0000000000000, kEvictNormal = 0x1000000000000000;
 
 /// The source of a tensor copy: a map, and the L2 policy of its reads.
 struct TmaSource {

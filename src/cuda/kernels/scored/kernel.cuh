@@ -55,7 +55,7 @@ __device__ __forceinline__ void initialise_barriers(Shared& s, int32_t lane) {
   ptx::fence_mbarrier_init();
 }
 
-template <class Element, Calls kCalls>
+template <class Element, Paging kPaging, Calls kCalls>
 __global__ void __launch_bounds__(kThreads, 1)
     scored_decode_kernel(TensorMaps const __grid_constant__ maps, DenseDecodeParams const __grid_constant__ params) {
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (warpgroup == 2) {
     ptx::register_increase<kScoreRegisters>();
     ptx::grid_dependency_wait();
-    score<Element>(s, params);
+    score<Element, kPaging>(s, params);
     return;
   }
   ptx::register_decrease<kOutputRegisters>();
@@ -84,13 +84,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   } else {
     ptx::grid_dependency_wait();
   }
-  Sources const from{maps, params};
+  Sources const from{maps, params, kv_policy<kCalls>(params)};
   if constexpr (kCalls == Calls::kMany) {
     CtaWalk walk(params.start, work.begin, work.end, core::UniformRowTiles{params.start.num_row_tiles}, false);
-    output<Element, kCalls>(s, from, walk, warpgroup);
+    output<Element, kPaging, kCalls>(s, from, walk, warpgroup);
   } else {
     AnyWalk walk(params, CtaWalk(params.start, work.begin, work.end, RaggedCallTiles{&params}, false));
-    output<Element, kCalls>(s, from, walk, warpgroup);
+    output<Element, kPaging, kCalls>(s, from, walk, warpgroup);
     if (params.start.is_ragged() && threadIdx.x < 32 && blockIdx.x == 0) check_ragged_requests(params);
   }
 }

@@ -21,13 +21,15 @@ __device__ __forceinline__ void divide(float (&o)[kOutputs<kLatent>], int32_t co
 }
 
 /// V rows past the end, or of a page that does not exist, may hold NaN; 0 * NaN poisons O, so they become zeros.
+template <Paging kPaging>
 __device__ __forceinline__ void zero_tail(Shared& s, uint32_t slot, int32_t valid, Output const& me) {
+  using Layout = StageLayout<kPaging, kLatent>;
+  uint32_t const side = ptx::shared_address(s.kv[slot][me.side * kSideBoxes]) + me.thread % 8 * 16;
   for (int32_t row = me.thread / 8; row < kTileTokens; row += kWarpgroupThreads / 8) {
     if (row < valid) continue;
 #pragma unroll
     for (int box = 0; box < kSideBoxes; ++box)
-      ptx::store_shared_16(ptx::shared_address(s.kv[slot][me.side * kSideBoxes + box]) + row * kSwizzleRowBytes + me.thread % 8 * 16, 0, 0,
-                           0, 0);
+      ptx::store_shared_16(side + row / 8 * Layout::kNextAtom + row % 8 * kSwizzleRowBytes + box * Layout::kNextBox, 0, 0, 0, 0);
   }
   ptx::fence_proxy_async_shared();
   ptx::named_barrier_sync(kSideBarrier + me.side, kWarpgroupThreads);
@@ -41,7 +43,7 @@ __device__ __forceinline__ void let_next_qk_run(Shared& s, RingPosition next) {
 }
 
 /// Starts O += P V, once P is there.
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void begin_pv(float (&o)[kOutputs<kLatent>], Shared& s, RingPosition const& at, bool has_next,
                                          Output const& me) {
   ptx::mbarrier_wait(s.p_ready[at.slot], at.parity);
@@ -50,14 +52,15 @@ __device__ __forceinline__ void begin_pv(float (&o)[kOutputs<kLatent>], Shared& 
     divide(o, shift);
   }
   int32_t const valid = s.tokens[at.slot].valid;
-  if (valid < kTileTokens) zero_tail(s, at.slot, valid, me);
+  if (valid < kTileTokens) zero_tail<kPaging>(s, at.slot, valid, me);
   if (has_next) let_next_qk_run(s, at);
   uint64_t const p = k_major_descriptor(ptx::shared_address(s.kv[at.slot][kRopeBox]));
-  uint64_t const v = n_major_descriptor(ptx::shared_address(s.kv[at.slot][me.side * kSideBoxes]), kBoxBytes);
+  using Layout = StageLayout<kPaging, kLatent>;
+  uint64_t const v = n_major_descriptor(ptx::shared_address(s.kv[at.slot][me.side * kSideBoxes]), Layout::kNextBox, Layout::kNextAtom);
   ptx::wgmma_fence();
 #pragma unroll
   for (int step = 0; step < 4; ++step)
-    ptx::wgmma_m64n256k16_ss<Element>(o, advance(p, step * kKMajorStepBytes), advance(v, step * 2 * kAtomBytes), true);
+    ptx::wgmma_m64n256k16_ss<Element>(o, advance(p, step * kKMajorStepBytes), advance(v, step * 2 * Layout::kNextAtom), true);
   ptx::wgmma_commit();
 }
 
@@ -124,7 +127,7 @@ __device__ __forceinline__ void merge_items(Shared& s, DenseDecodeParams const& 
   }
 }
 
-template <class Element, Calls kCalls, class Walk>
+template <class Element, Paging kPaging, Calls kCalls, class Walk>
 __device__ __forceinline__ void output(Shared& s, Sources const& from, Walk& walk, int32_t side) {
   DenseDecodeParams const& params = from.params;
   Output const me{side, static_cast<int32_t>(threadIdx.x % kWarpgroupThreads), static_cast<int32_t>(threadIdx.x % 32)};
@@ -145,20 +148,20 @@ __device__ __forceinline__ void output(Shared& s, Sources const& from, Walk& wal
     for (int i = 0; i < kOutputs<kLatent>; ++i) row.o[i] = 0.0F;
 #pragma unroll 1
     for (int32_t tile = num_tiles == 0 || uniform(part.keeps_q) != 0 ? 0 : -1; tile < num_tiles; ++tile) {  // -1: Q
-      if (is_loader && feed.free > 0) fill(s, from, feed, at, part_index, tile > 0);
+      if (is_loader && feed.free > 0) fill<kPaging>(s, from, feed, at, part_index, tile > 0);
       TileCopy next;
       if (tile < 0) {
         ptx::mbarrier_wait(s.p_ready[at.slot], at.parity);
       } else {
-        begin_pv<Element>(row.o, s, at, tile + 1 < num_tiles, me);
-        if (is_loader) next = prepare(s, from, feed);
+        begin_pv<Element, kPaging>(row.o, s, at, tile + 1 < num_tiles, me);
+        if (is_loader) next = prepare<kPaging>(s, from, feed);
         end_pv(row.o);
       }
       if (tile + 1 == num_tiles) break;  // the last one's stage serves for the rows' way to out
       let_go(s, at.slot, me);
       if (is_loader) {
         ptx::mbarrier_wait(s.empty[at.slot][side], at.parity);
-        refill(s, from, feed, next, at.slot);
+        refill<kPaging>(s, from, feed, next, at.slot);
       }
       if (tile == 0 && is_announcer) announce<kCalls>(s, params, walk, part_index + 1);
       at.advance();

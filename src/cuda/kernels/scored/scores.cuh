@@ -66,15 +66,20 @@ __device__ __forceinline__ void take_q(QRegisters& q, Shared& s, DenseDecodePara
 }
 
 /// Starts S = Q K^T, side by side as they land.
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void begin_qk(float (&scores)[32], QRegisters& q, Shared& s, RingPosition const& at) {
-  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[at.slot]));
+  using Layout = StageLayout<kPaging, kLatent>;
+  uint64_t const k = k_major_descriptor(ptx::shared_address(s.kv[at.slot]), Layout::kNextAtom);
+  uint64_t const k_rope = k_major_descriptor(ptx::shared_address(s.kv[at.slot]));
   uint64_t const shared_q = plain_descriptor(ptx::shared_address(s.q), kStepBytes / 2, 128);
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     if (i == 0 || i == kSecondSideStep) ptx::mbarrier_wait(s.full[at.slot][i == 0 ? 0 : 1], at.parity);
     if (i == 0 || i == kSecondSideStep) ptx::wgmma_fence();
-    uint64_t const keys = advance(k, i / 4 * kBoxBytes + i % 4 * kKMajorStepBytes);
+    int const box = i / 4, in_box = i % 4 * kKMajorStepBytes;
+    uint64_t const keys = box == kRopeBox
+                              ? advance(k_rope, kRopeBox * kBoxBytes + in_box)
+                              : advance(k, box / kSideBoxes * kSideBoxes * kBoxBytes + box % kSideBoxes * Layout::kNextBox + in_box);
     if (i < kSharedSteps) ptx::wgmma_m64n64k16_ss<Element>(scores, advance(shared_q, i * kStepBytes), keys, i > 0);
     else ptx::wgmma_m64n64k16_rs<Element>(scores, q[i - kSharedSteps], keys, true);
   }
@@ -83,13 +88,19 @@ __device__ __forceinline__ void begin_qk(float (&scores)[32], QRegisters& q, Sha
 
 /// Masks a tile that not all of the warp's rows see all of. Not worth registers among the other tiles: worked out here.
 __device__ __forceinline__ void mask_tile(float (&scores)[32], DenseDecodeParams const& params, Part const& part, int32_t valid,
-                                          int32_t tile) {
+                                          int32_t missing, int32_t tile) {
   int32_t const thread = threadIdx.x % kWarpgroupThreads;
   int32_t limit[2];
   read_visible(limit, params, part, thread, [](int32_t, int32_t) {});
 #pragma unroll
   for (int half = 0; half < 2; ++half) limit[half] = min(limit[half] - (part.first_tile + tile) * kTileTokens, valid);
   mask_scores(scores, limit, thread);
+  if (missing == 0) return;
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    int32_t const token = fragment_column(thread, i / 4) + i % 2;
+    if ((missing >> (token / params.start.page_tokens) & 1) != 0) scores[i] = -INFINITY;
+  }
 }
 
 /// Moves m where the tile exceeds it by more than the lazy margin, by whole numbers, so that O and l are divided by powers of two; the first
@@ -173,7 +184,7 @@ __device__ __forceinline__ int32_t num_whole_tiles(DenseDecodeParams const& para
   return static_cast<int32_t>(__reduce_min_sync(0xffffffffU, static_cast<uint32_t>(max(0, min(whole, part.num_tiles)))));
 }
 
-template <class Element>
+template <class Element, Paging kPaging>
 __device__ __forceinline__ void score(Shared& s, DenseDecodeParams const& params) {
   int32_t const thread = threadIdx.x % kWarpgroupThreads;
   QRegisters q;
@@ -193,12 +204,12 @@ __device__ __forceinline__ void score(Shared& s, DenseDecodeParams const& params
 #pragma unroll 1
     for (int32_t tile = 0; tile < num_tiles; ++tile) {
       float scores[32];
-      begin_qk<Element>(scores, q, s, at);
-      int32_t const valid = s.tokens[at.slot].valid;
+      begin_qk<Element, kPaging>(scores, q, s, at);
+      int32_t const valid = s.tokens[at.slot].valid, missing = kPaging == Paging::kTiles ? 0 : s.tokens[at.slot].missing;
       ptx::wgmma_wait<0>();
       ptx::pin_registers(scores);
       arrive_warp(s.qk_done[at.slot], thread % 32);
-      if (tile >= whole || valid == 0) mask_tile(scores, params, part, valid, tile);
+      if (tile >= whole || valid == 0 || missing != 0) mask_tile(scores, params, part, valid, missing, tile);
       softmax<Element>(scores, row, s, at, place, params.scale_log2);
       ptx::fence_proxy_async_shared();
       arrive_warp(s.p_ready[at.slot], thread % 32);

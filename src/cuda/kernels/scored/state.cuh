@@ -26,10 +26,14 @@ struct TensorMaps {
   CUtensorMap latent, rope, q, q_rope;
 };
 
-/// Leading tokens of a tile, or 0 where its page does not exist.
+/// What is known of the tokens of a tile.
 struct alignas(4) TileTokens {
-  uint8_t valid;
+  uint8_t valid;    // leading ones that are not past the end, or 0 where the tile is one page that does not exist
+  uint8_t missing;  // a bit a page of several that does not exist; its tokens are zeros
 };
+
+/// Pages of a tile, where it has several.
+__device__ __forceinline__ int32_t pages_of_tile(StartParams const& start) { return kTileTokens / start.page_tokens; }
 
 struct Shared {
   alignas(1024) uint8_t kv[kStages][kBoxes][kBoxBytes];
