@@ -1,7 +1,7 @@
 // Loads of scored/kernel.cuh: the first warp of each output warpgroup brings its side of every tile, ahead of the other roles.
 //
 // What a worker loads is one sequence over all its parts: each part's Q (unless it is that of the part before), then its tiles. The left side
-// of a tile is a copy of four latent boxes, the right side one of the other four and RoPE. Each goes into the next stage of the ring as soon
+// of a tile is a copy of four latent boxes (where a tile has several pages one of each), the right side one of the other four and RoPE. Each goes into the next stage of the ring as soon
 // as it has been let go there; of the right side all output warps let go, so Q, which takes all of a stage, is the right side's.
 //
 // No function call stands here: 128 registers of O are alive.

@@ -19,12 +19,14 @@
 //   kv   3 x 9 x 8,192 = 221,184   three stages of 64 tokens x 576, boxes of 64 columns; the ninth is RoPE, and P once QK is done with it
 //   q    5 x 2,048     =  10,240   Q of the first five k-steps, without swizzle
 //   rest               =   1,024   row maxima and sums, parts, shifts, tokens, barriers; 232,448 to the byte
+//   Of a tile of several pages a side is 8 groups of 8 tokens x 4 boxes (StageLayout); RoPE, P and Q lie as they do otherwise.
 //   The rows of a part pass through its last tile's stage on their way to out; the merge works where KV was.
 //
 // Barriers (phase = use count of the stage, or of the part; parity):
 //   full[stage][side]   TMA -> score: boxes 0 .. 3; 4 .. 7 and RoPE (32,768 / 40,960 bytes). Of Q: none; 73,728.
 //   empty[stage][side]  left: 4 warps -> warp 0; right: 8 warps, as P lies there -> warp 4
-//   qk_done[stage]      4 score warps -> themselves: nobody reads the RoPE box any more; and -> output, see the timeline
+//   qk_done[stage]      4 score warps -> themselves: nobody reads the RoPE box any more, or of Q: all of s.q is there; and -> output, see
+//                       the timeline
 //   p_ready[stage]      4 score warps -> output: P and the shifts are there; of Q: it is in registers
 //   announced           warp 0 -> score, warp 4: `parts` has the next part, or the end (phase = part). Part p + 1 is announced after the first
 //                       PV of part p, or its stats: score has seen part p then, and nobody needs part p - 1.
@@ -35,7 +37,8 @@
 // Registers. 384 threads start with 168; the score warpgroup takes 184 (Q 124, S 32), the others 160 (O 128). ptxas refuses
 //   m64n256k16 below 154, and Q in a k-step more serialises wgmma: both splits are the only ones that fit.
 //
-// Limits. Whole-tile pages, 512 latent columns, calls that are not short; bases and strides of the cache are multiples of 16 bytes.
+// Limits. Whole-tile pages, or with one KV head pages of 16 or 32 tokens; 512 latent columns; calls that are not short; bases and strides of
+//   the cache are multiples of 16 bytes.
 #pragma once
 
 #include "cuda/kernels/scored/output.cuh"
