@@ -38,10 +38,14 @@ void expect(bool holds, std::string const& what) {
   if (!holds) throw std::runtime_error(what);
 }
 
+std::vector<int32_t> numbers_below(size_t end) {
+  std::vector<int32_t> numbers(end);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
+
 void expect_right(DecodeSetup const& setup, std::string const& what) {
-  std::vector<int32_t> requests(setup.lens().size());
-  std::iota(requests.begin(), requests.end(), 0);
-  DecodeSetup::Errors const errors = setup.compare(0, requests);
+  DecodeSetup::Errors const errors = setup.compare(0, numbers_below(setup.lens().size()));
   char text[128];
   std::snprintf(text, sizeof(text), ": out L2 error %.2e, lse error %.2e", errors.out_l2, errors.lse_abs);
   expect(errors.out_l2 <= kMaxOutL2 && errors.lse_abs <= kMaxLseAbs, what + text);
@@ -157,13 +161,30 @@ void test_shared_schedule(BenchCase const& c, int32_t longest) {
   expect(setup.download_out() == alone && out.download() == alone, "streams that share a schedule disturb each other");
 }
 
+/// The setup's call, of one query token a request, said with q_offsets: it takes the kernels for ragged queries.
+struct RaggedCall {
+  RaggedCall(DecodeSetup const& setup, BenchCase const& c)
+      : offsets(numbers_below(static_cast<size_t>(c.batch) + 1)), call(setup.call(0)), lengths(setup.lengths()) {
+    call.q_offsets = lengths.q_offsets = offsets.get();
+    call.total_q = c.batch;
+    call.q_nope_stride.batch = call.q_pe_stride.batch = call.out_stride.batch = 0;
+    call.lse_stride = {0, c.h_q, 1};
+  }
+
+  DeviceArray<int32_t> offsets;
+  core::DecodeCall call;
+  core::LengthsCall lengths;
+};
+
 // Where the CTAs of a grid cannot all run at once, those that share an item give up waiting, and whoever comes last finishes it, to the
 // same bits; counters and flags are back at zero after that.
-void test_few_processors(BenchCase const& c, int32_t longest) {
+void test_few_processors(BenchCase const& c, int32_t longest, bool is_ragged = false) {
   DecodeSetup setup(c, full_lens(c.batch, longest), {});
+  RaggedCall const ragged(setup, c);
+  core::DecodeCall const call = is_ragged ? ragged.call : setup.call(0);
   Stream stream;
   setup.reset(stream.get);
-  setup.update(stream.get);
+  setup.plan().update(is_ragged ? ragged.lengths : setup.lengths(), setup.schedule(), stream.get);
   int all = 0;
   check_call(cudaDeviceGetAttribute(&all, cudaDevAttrMultiProcessorCount, 0), "cudaDeviceGetAttribute");
   auto const run = [&](int free) {
@@ -172,7 +193,7 @@ void test_few_processors(BenchCase const& c, int32_t longest) {
     {
       // While processors are held, nothing but this one launch: much else of CUDA waits for all kernels.
       ProcessorHold const hold(all - free);
-      setup.run(0, stream.get);
+      setup.plan().run(call, setup.schedule(), setup.workspace(), stream.get);
       auto const start = std::chrono::steady_clock::now();
       while (cudaStreamQuery(stream.get) == cudaErrorNotReady)
         expect(std::chrono::steady_clock::now() - start < std::chrono::seconds(5),
@@ -440,6 +461,10 @@ int run_tests(int num_schedules) {
       {"few multiprocessors, halves exchanged, 128 heads x 4 query tokens", [] { test_few_processors(mixed_case(8, 128, 4), 300); }},
       {"few multiprocessors, 16 parts", [] { test_few_processors(mixed_case(1, 16, 1), 1000); }},
       {"few multiprocessors, 8 parts, 128 heads", [] { test_few_processors(mixed_case(8, 128, 1), 600); }},
+      {"few multiprocessors, 3 parts of few rows", [] { test_few_processors(mixed_case(44, 16, 1), 192); }},
+      {"few multiprocessors, ragged, few rows", [] { test_few_processors(mixed_case(7, 16, 1), 2500, true); }},
+      {"few multiprocessors, ragged, 32 heads", [] { test_few_processors(mixed_case(9, 32, 1), 1500, true); }},
+      {"few multiprocessors, ragged, 128 heads", [] { test_few_processors(mixed_case(5, 128, 1), 2500, true); }},
       {"few multiprocessors, items cut by cost", [] { test_few_processors(mixed_case(100, 16, 1), 3000); }},
       {"schedule mismatch", [] { test_mismatch(mixed_case(4, 64, 1), 1000); }},
       {"append, captured at once", test_append_capture},
