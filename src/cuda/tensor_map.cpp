@@ -139,17 +139,17 @@ CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box,
   return {map_of(latent, box.boxes), map_of(rope, 1)};
 }
 
-CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype) {
+CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, uint32_t boxes, CUtensorMapL2promotion fetches, flashmla_dtype dtype) {
   constexpr uint32_t kAtomTokens = 8;
   check_cache_geometry(cache);
   PartBytes const latent = latent_of(cache), rope = rope_of(cache);
   int64_t const pages = cache.num_pages > 0 ? cache.num_pages : 1, atoms = cache.page_tokens / kAtomTokens;
   auto const map_of = [&](PartBytes const& part, uint32_t boxes_per_copy) {
     return encode({part.name, part.base, part.columns, kAtomTokens, atoms, pages, part.token_stride, kAtomTokens * part.token_stride,
-                   part.page_stride, kAtomTokens, boxes_per_copy, box.fetches, static_cast<uint32_t>(atoms)},
+                   part.page_stride, kAtomTokens, boxes_per_copy, fetches, static_cast<uint32_t>(atoms)},
                   dtype);
   };
-  return {map_of(latent, box.boxes), map_of(rope, 1)};
+  return {map_of(latent, boxes), map_of(rope, 1)};
 }
 
 CUtensorMap make_query_tensor_map(QueryGeometry const& q, flashmla_dtype dtype) {

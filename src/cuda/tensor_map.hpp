@@ -46,8 +46,8 @@ struct CacheBox {
 /// without a driver.
 CacheTensorMaps make_cache_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
 
-/// The same for whole pages, a multiple of 8 tokens, of one KV head; `box.tokens` is not looked at.
-CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, CacheBox box, flashmla_dtype dtype);
+/// The same for copies of whole pages, a multiple of 8 tokens, of one KV head, `boxes` boxes of the latent columns each.
+CacheTensorMaps make_page_tensor_maps(CacheGeometry const& cache, uint32_t boxes, CUtensorMapL2promotion fetches, flashmla_dtype dtype);
 
 /// The latent columns of q: [batch, rows, columns], 2-byte elements, rows (query token, head). Strides in elements.
 struct QueryGeometry {

@@ -159,7 +159,7 @@ CacheTensorMaps cache_maps(DenseDecodeKernel const& kernel, DenseDecodeParams co
   }
   auto const half_boxes = static_cast<uint32_t>(kernel.latent) / kBoxColumns / 2;
   if (kernel.roles == Roles::kScoring && kernel.paging == Paging::kBoxes)
-    return make_page_tensor_maps(cache, {0, half_boxes, fetches}, kernel.kv_dtype);
+    return make_page_tensor_maps(cache, half_boxes, fetches, kernel.kv_dtype);
   CacheBox const box = kernel.paging == Paging::kTiles ? CacheBox{kTileTokens, boxes, fetches} : CacheBox{8, half_boxes, fetches};
   return make_cache_tensor_maps(cache, box, kernel.kv_dtype);
 }

@@ -19,6 +19,7 @@ namespace flashmla::cuda {
 
 inline constexpr int kCtaRows = 64;
 inline constexpr int kTileTokens = 64;
+inline constexpr int kMostTilePages = 4;  // of a tile of several pages that a score warpgroup reads
 inline constexpr int kMaxGroup = 4;
 inline constexpr int64_t kTransposedRows = 16;
 inline constexpr size_t kPartialValueBytes = 2;  // FP16
@@ -137,13 +138,15 @@ constexpr Roles choose_roles(PageShape const& pages, Calls calls, int32_t latent
   if (latent != 512) return Roles::kAlternating;
   bool const are_tiles = choose_paging(pages.tokens) == Paging::kTiles;
   if (rows <= kTransposedRows && calls != Calls::kMany) return are_tiles ? Roles::kTransposed : Roles::kAlternating;
-  bool const are_copies = are_tiles || ((pages.tokens == 16 || pages.tokens == 32) && pages.kv_heads == 1);
+  bool const are_few = kTileTokens % pages.tokens == 0 && kTileTokens / pages.tokens <= kMostTilePages;  // 16 or 32 tokens each
+  bool const are_copies = are_tiles || (are_few && pages.kv_heads == 1);
   return are_copies && group > 1 && calls != Calls::kFew ? Roles::kScoring : Roles::kAlternating;
 }
 
 /// Whether L2 fetches 256 bytes with a line of 128, of the cache and of q. Whole tiles then cost L2 a fifth more reads, 0.2 to 0.5 % of the
 /// time where memory is the limit, some tenths of a microsecond of short calls, and 1 % where two CTAs in step have a score warpgroup. But
-/// clusters of alternating warpgroups take up to 1 % less so. With other pages, and four CTAs in step, it has not been settled.
+/// clusters of alternating warpgroups take up to 1 % less so. With four CTAs in step, and other pages, it has not been settled; a score warpgroup
+/// has them as whole tiles.
 constexpr bool fetches_wide(Paging paging, Roles roles, bool is_paired, int32_t group) {
   if (paging != Paging::kTiles && roles != Roles::kScoring) return true;
   return is_paired && (roles == Roles::kAlternating || group > 2);

@@ -67,16 +67,6 @@ __device__ __forceinline__ float2 sum_weights(ChunkCells<kLatent> const& chunks,
   return make_float2(max, sum);
 }
 
-/// Adds a unit's values to `sums`.
-__device__ __forceinline__ void add_values(float (&sums)[8], uint4 const& values, float weight) {
-  uint32_t const words[4] = {values.x, values.y, values.z, values.w};
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
-    sums[2 * k] = fmaf(weight, pair.x, sums[2 * k]), sums[2 * k + 1] = fmaf(weight, pair.y, sums[2 * k + 1]);
-  }
-}
-
 /// Word k of lane q of a quad becomes word q of lane k.
 __device__ __forceinline__ void transpose_quads(uint32_t (&words)[4], int32_t lane) {
   bool const is_odd = lane % 2 != 0, is_upper = lane / 2 % 2 != 0;
@@ -94,7 +84,7 @@ __device__ __forceinline__ void transpose_quads(uint32_t (&words)[4], int32_t la
 /// where it can a lane stores 16 bytes: the lanes of a quad, which have a chunk of 64 bytes, first sort its columns. A warp.
 __device__ __forceinline__ void store_units(DenseDecodeParams const& params, int64_t offset, float const (&value)[8], float factor,
                                             int32_t lane) {
-  if (params.out_alignment < 16 || params.out_dtype == FLASHMLA_FP32) {
+  if (!is_out_wide(params)) {
 #pragma unroll
     for (int k = 0; k < 4; ++k) store_pair(params, offset + 8 * k, make_float2(value[2 * k] * factor, value[2 * k + 1] * factor));
     return;

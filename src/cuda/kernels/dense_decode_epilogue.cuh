@@ -169,7 +169,7 @@ __device__ __forceinline__ void write_part(RowState<kLatent>& row, DenseDecodePa
     if (kCalls == Calls::kFew) add_given_rows(o, ends, params, part, me);
     else add_other_part(o, ends, largest, params, me);
   }
-  if (params.out_alignment == 16 && params.out_dtype != FLASHMLA_FP32) {
+  if (is_out_wide(params)) {
     float factor[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

@@ -231,6 +231,21 @@ __device__ __forceinline__ void store_pair(DenseDecodeParams const& params, int6
   else out[0] = static_cast<uint16_t>(pair), out[1] = static_cast<uint16_t>(pair >> 16);
 }
 
+/// Out takes 16 bytes of a 16-bit type at once.
+__device__ __forceinline__ bool is_out_wide(DenseDecodeParams const& params) {
+  return params.out_alignment >= 16 && params.out_dtype != FLASHMLA_FP32;
+}
+
+/// Adds a unit's values, FP16, to sums of them.
+__device__ __forceinline__ void add_values(float (&sums)[8], uint4 const& values, float weight) {
+  uint32_t const words[4] = {values.x, values.y, values.z, values.w};
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
+    sums[2 * k] = fmaf(weight, pair.x, sums[2 * k]), sums[2 * k + 1] = fmaf(weight, pair.y, sums[2 * k + 1]);
+  }
+}
+
 /// A unit of a row, summed over some parts: value / sum, at 2^max.
 struct UnitSum {
   float max = -INFINITY, sum = 0.0F, value[8] = {};
@@ -242,14 +257,7 @@ struct UnitSum {
 #pragma unroll
     for (float& v : value) v *= factor;
   }
-  __device__ __forceinline__ void add(uint4 const& values, float weight) {
-    uint32_t const words[4] = {values.x, values.y, values.z, values.w};
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      float2 const pair = __half22float2(reinterpret_cast<__half2 const&>(words[k]));
-      value[2 * k] = fmaf(weight, pair.x, value[2 * k]), value[2 * k + 1] = fmaf(weight, pair.y, value[2 * k + 1]);
-    }
-  }
+  __device__ __forceinline__ void add(uint4 const& values, float weight) { add_values(value, values, weight); }
   /// Adds what lane ^ step has, at the larger maximum of both.
   __device__ __forceinline__ void add_from_lane(int32_t step) {
     raise(fmaxf(max, __shfl_xor_sync(0xffffffffU, max, step)));

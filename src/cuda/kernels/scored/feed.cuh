@@ -1,8 +1,9 @@
 // Loads of scored/kernel.cuh: the first warp of each output warpgroup brings its side of every tile, ahead of the other roles.
 //
 // What a worker loads is one sequence over all its parts: each part's Q (unless it is that of the part before), then its tiles. The left side
-// of a tile is a copy of four latent boxes (where a tile has several pages one of each), the right side one of the other four and RoPE. Each goes into the next stage of the ring as soon
-// as it has been let go there; of the right side all output warps let go, so Q, which takes all of a stage, is the right side's.
+// of a tile is a copy of four latent boxes, the right side one of the other four and RoPE; where a tile has several pages, a copy of each.
+// Each side goes into the next stage of the ring as soon as it has been let go there; of the right side all output warps let go, so Q, which
+// takes all of a stage, is the right side's.
 //
 // No function call stands here: 128 registers of O are alive.
 #pragma once
@@ -27,7 +28,7 @@ __device__ __forceinline__ uint64_t kv_policy(DenseDecodeParams const& params) {
   return is_chunked<kCalls>(params) ? ptx::kEvictNormal : ptx::kEvictFirst;
 }
 
-/// A loading warp's place in the sequence. Pages: a lane a tile, of the 32 tiles around the next one and of the 32 behind them.
+/// A loading warp's place in the sequence. Pages: a lane each, of the 32 around the next tile's and of the 32 behind them.
 struct Feed {
   int32_t side;
   int32_t left = 0;        // places of the part that is being loaded still to come
@@ -99,16 +100,15 @@ __device__ __forceinline__ TileCopy look_up(Sources const& from, Feed& feed, Par
   return {page, 0};
 }
 
-/// Copies a side of a tile of several pages, in the order of StageLayout; of pages that do not exist TMA makes zeros. No register is kept for
+/// A side of a tile of several pages into a stage, in the order of StageLayout; of pages that do not exist TMA makes zeros. No register is kept for
 /// what can be worked out here.
-__device__ __forceinline__ void copy_pages(Shared& s, Sources const& from, int32_t side, TileCopy const& tile, uint32_t slot) {
-  constexpr int kMostPages = 4;
+__device__ __forceinline__ void load_pages(Shared& s, Sources const& from, int32_t side, TileCopy const& tile, uint32_t slot) {
   auto const page_tokens = static_cast<uint32_t>(from.params.start.page_tokens);
   uint32_t const used = (static_cast<uint32_t>(tile.valid) + page_tokens - 1) / page_tokens;
   uint32_t const latent_bytes = page_tokens * kSideBoxes * kSwizzleRowBytes, rope_bytes = page_tokens * kSwizzleRowBytes;
   uint32_t const full = ptx::shared_address(&s.full[slot][side]), bytes = used * (latent_bytes + (side == 0 ? 0 : rope_bytes));
 #pragma unroll
-  for (uint32_t i = 0; i < kMostPages; ++i) {
+  for (uint32_t i = 0; i < kMostTilePages; ++i) {
     if (i >= used) break;
     auto const page = static_cast<int32_t>(uniform(__shfl_sync(0xffffffffU, tile.page, static_cast<int>(i))));
     ptx::TmaTarget const to{ptx::shared_address(s.kv[slot][side * kSideBoxes]) + i * latent_bytes, full, bytes};
@@ -131,7 +131,7 @@ __device__ __forceinline__ void load_side(Shared& s, Sources const& from, Feed& 
   if (side == 1) s.tokens[slot].valid = static_cast<uint8_t>(tile.valid);
   if constexpr (kPaging != Paging::kTiles) {
     if (side == 1) s.tokens[slot].missing = static_cast<uint8_t>(tile.missing);
-    copy_pages(s, from, side, tile, slot);
+    load_pages(s, from, side, tile, slot);
   } else if (tile.valid == 0) {
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(s.full[slot][side]);
   } else {

@@ -101,7 +101,7 @@ __device__ __forceinline__ void write_item(State const& state, Shared& s, DenseD
     factor[i] = end.lse_log2 == -INFINITY ? 0.0F : end.inverse * sink_factor_of(params, target.head, end.lse_log2);
     if (threadIdx.x < 4 && me.row(i) < rows) write_lse(params, part.rows, target, end.lse_log2);
   }
-  if (params.out_alignment < 16 || params.out_dtype == FLASHMLA_FP32) {
+  if (!is_out_wide(params)) {
     store_rows(state, factor, params, part, rows, me);
     return;
   }
