@@ -54,7 +54,7 @@ struct PartList {
 };
 
 void list_parts(char const* operation, flashmla_plan const& plan, core::StepRows const& rows, int32_t const* kv_len, PartList const& list) {
-  core::PlanShape const shape = plan.decode->shape();
+  core::PlanShape const shape = plan.decode->shape_for(rows);
   std::vector<char> schedule(core::schedule_bytes(shape.max_workers));
   core::make_schedule(shape, rows, kv_len, schedule.data());
   std::vector<flashmla_part> const made = core::list_parts(shape, rows, kv_len, schedule.data());

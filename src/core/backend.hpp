@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/calls.hpp"
+#include "core/parts.hpp"
 #include "core/planner.hpp"
 
 namespace flashmla::core {
@@ -17,6 +18,8 @@ class DecodePlan {
  public:
   virtual ~DecodePlan() = default;
   [[nodiscard]] virtual PlanShape shape() const = 0;
+  /// What a step of these rows is cut with: shape(), unless the plan has another way for it.
+  [[nodiscard]] virtual PlanShape shape_for(StepRows const& /*rows*/) const { return shape(); }
   [[nodiscard]] virtual size_t schedule_bytes() const = 0;
   [[nodiscard]] virtual size_t workspace_bytes() const = 0;
   virtual void update(LengthsCall const& call, void* schedule, flashmla_stream stream) const = 0;

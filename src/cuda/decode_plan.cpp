@@ -46,7 +46,9 @@ ChunkPlaces chunk_places(core::Problem const& problem) {
 
 PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& shape) {
   auto const latent = static_cast<size_t>(problem.format->latent);
-  if (!problem.batch_invariant) return partial_layout(shape, latent);
+  core::PlanShape wide = shape;  // the same for calls of few rows, so that cells have one place
+  wide.tile_rows = std::max(shape.tile_rows, kCtaRows);
+  if (!problem.batch_invariant) return partial_layout(wide, latent);
   ChunkPlaces const places = chunk_places(problem);
   int64_t const rows = places.max_chunks == 1 ? 0 : problem.max_batch * problem.h_kv * places.rows;  // below 2^31
   return partial_layout(static_cast<size_t>(rows) * static_cast<size_t>(places.max_chunks), latent);
@@ -54,17 +56,18 @@ PartialLayout layout_of(core::Problem const& problem, core::PlanShape const& sha
 
 int64_t most_rows(core::Problem const& problem) { return problem.max_q_tokens * (problem.h_q / problem.h_kv); }
 
-DenseDecodeKernel choose_kernel(core::Problem const& problem, Calls calls, int32_t group) {
+DenseDecodeKernel choose_kernel(core::Problem const& problem, Calls calls, int32_t group, bool has_few_rows) {
   Paging const paging = choose_paging(problem.page_tokens);
   int32_t const latent = problem.format->latent;
-  Roles const roles = choose_roles({problem.page_tokens, problem.h_kv}, calls, latent, group, most_rows(problem));
+  Roles const roles = choose_roles({problem.page_tokens, problem.h_kv}, calls, latent, group, has_few_rows);
   return {problem.q_dtype, problem.out_dtype, paging, calls, latent, roles};
 }
 
 /// Bytes of the cells that a plan's calls may leave partial results in.
 size_t cell_bytes_of(core::Problem const& problem, core::PlanShape const& shape) {
-  DenseDecodeKernel const kernel = choose_kernel(problem, Calls::kAny, shape.tile_rows / kCtaRows);
-  return kernel.roles == Roles::kTransposed && !problem.batch_invariant ? cell_bytes(shape.max_workers) : 0;
+  bool const may_be_few = shape.tile_rows <= kCtaRows && are_few_rows(problem.h_q / problem.h_kv, 1);
+  Roles const roles = choose_kernel(problem, Calls::kFew, 1, may_be_few).roles;
+  return roles == Roles::kTransposed && !problem.batch_invariant ? cell_bytes(shape.max_workers) : 0;
 }
 
 class HopperDecodePlan final : public core::DecodePlan {
@@ -72,6 +75,9 @@ class HopperDecodePlan final : public core::DecodePlan {
   HopperDecodePlan(core::Problem const& problem, KernelEntry const& kernel, DeviceInfo info, int32_t num_sms);
 
   [[nodiscard]] core::PlanShape shape() const override { return shape_; }
+  [[nodiscard]] core::PlanShape shape_for(core::StepRows const& rows) const override {
+    return call_shape(problem_, shape_, rows.batch, rows.is_ragged() ? 0 : rows.q_tokens);
+  }
   [[nodiscard]] size_t schedule_bytes() const override { return core::schedule_bytes(shape_.max_workers); }
   [[nodiscard]] size_t workspace_bytes() const override { return layout_of(problem_, shape_).bytes + cell_bytes_of(problem_, shape_); }
   void update(core::LengthsCall const& call, void* schedule, flashmla_stream stream) const override;
@@ -82,7 +88,12 @@ class HopperDecodePlan final : public core::DecodePlan {
 
  private:
   void check_stream(char const* operation, flashmla_stream stream) const;
-  [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls) const { return choose_kernel(problem_, calls, group_); }
+  [[nodiscard]] DenseDecodeKernel decode_kernel(Calls calls, bool has_few_rows) const {
+    return choose_kernel(problem_, calls, group_, has_few_rows);
+  }
+  /// Of ragged and batch-invariant calls.
+  [[nodiscard]] bool any_has_few_rows() const { return most_rows(problem_) <= kTransposedRows; }
+  [[nodiscard]] bool may_have_few_rows() const { return cell_bytes_of(problem_, shape_) > 0; }
 
   core::Problem problem_;
   KernelEntry kernel_;
@@ -102,7 +113,9 @@ HopperDecodePlan::HopperDecodePlan(core::Problem const& problem, KernelEntry con
   DeviceGuard const guard("plan_create", device_.index);
   RelaxedCapture const relaxed;
   prepare_plan_schedule();
-  for (Calls const calls : {Calls::kFew, Calls::kMany, Calls::kAny}) prepare_dense_decode(decode_kernel(calls));
+  for (Calls const calls : {Calls::kFew, Calls::kMany}) prepare_dense_decode(decode_kernel(calls, false));
+  if (may_have_few_rows()) prepare_dense_decode(decode_kernel(Calls::kFew, true));
+  prepare_dense_decode(decode_kernel(Calls::kAny, any_has_few_rows()));
 }
 
 // The legacy and per-thread default streams belong to whatever device is current, so they need no check.
@@ -124,7 +137,7 @@ void HopperDecodePlan::update(core::LengthsCall const& call, void* schedule, fla
   DeviceGuard const guard("plan_update", device_.index);
   check_stream("plan_update", stream);
   PlanScheduleParams params{};
-  params.shape = shape_;
+  params.shape = call_shape(problem_, shape_, call.batch, call.q_offsets == nullptr ? call.q_tokens : 0);
   params.batch = call.batch;
   params.q_tokens = call.q_tokens;
   params.h_q = problem_.h_q;
@@ -150,9 +163,12 @@ void HopperDecodePlan::run(core::DecodeCall const& call, void const* schedule, v
   if (call.batch == 0) return;
   DeviceGuard const guard("decode", device_.index);
   check_stream("decode", stream);
-  DenseDecodeParams const params = decode_params(problem_, shape_, call, {schedule, workspace});
-  bool const is_uniform = !params.start.is_ragged() && params.start.is_chunked == 0;
-  launch_dense_decode(decode_kernel(choose_calls(is_uniform, num_items(params), params.max_workers)), params, stream);
+  bool const is_ragged = call.q_offsets != nullptr;
+  core::PlanShape const shape = call_shape(problem_, shape_, call.batch, is_ragged ? 0 : call.q_tokens);
+  DenseDecodeParams const params = decode_params(problem_, shape, call, {schedule, workspace});
+  bool const is_uniform = !is_ragged && !problem_.batch_invariant, has_few_rows = shape.tile_rows < kCtaRows;
+  Calls const calls = has_few_rows ? Calls::kFew : choose_calls(is_uniform, num_items(params), params.max_workers);
+  launch_dense_decode(decode_kernel(calls, has_few_rows || (!is_uniform && any_has_few_rows())), params, stream);
 }
 
 void HopperDecodePlan::fault(void* workspace, flashmla_stream stream, flashmla_fault& fault) const {
@@ -180,9 +196,10 @@ std::string HopperDecodePlan::describe() const {
        << " a worker\n"
        << "workers " << shape_.max_workers << " on " << shape_.max_workers * group_ << " of " << device_.num_sms << " multiprocessors\n"
        << "planner cost " << shape_.tile_cost << " a token tile, " << shape_.part_cost << " a part\n"
-       << describe_dense_decode(decode_kernel(problem_.batch_invariant ? Calls::kAny : Calls::kMany)) << '\n';
-  if (!problem_.batch_invariant && decode_kernel(Calls::kFew).roles == Roles::kTransposed)
-    text << "short and ragged calls: " << describe_dense_decode(decode_kernel(Calls::kFew)) << '\n';
+       << describe_dense_decode(decode_kernel(problem_.batch_invariant ? Calls::kAny : Calls::kMany, any_has_few_rows())) << '\n';
+  if (may_have_few_rows())
+    text << (any_has_few_rows() ? "short and ragged calls: " : "short calls of few rows: ")
+         << describe_dense_decode(decode_kernel(Calls::kFew, true)) << '\n';
   if (problem_.batch_invariant)
     text << "batch-invariant chunks of " << problem_.chunk_tokens << " tokens, at most " << chunk_places(problem_).max_chunks
          << " a request\n";
@@ -194,6 +211,17 @@ std::string HopperDecodePlan::describe() const {
 core::PlanShape plan_shape(int32_t group, int32_t num_sms, int32_t kv_heads) {
   int32_t const workers = std::clamp(num_sms / group, 1, kMaxWorkers);
   return {kCtaRows * group, kTileTokens, workers, group == 1 ? kPartCost : kPartCostInStep, kTileCost, kv_heads, kMergeCost};
+}
+
+core::PlanShape call_shape(core::Problem const& problem, core::PlanShape const& wide, int32_t batch, int32_t q_tokens) {
+  if (problem.batch_invariant || q_tokens == 0 || wide.tile_rows != kCtaRows) return wide;
+  int64_t const rows = int64_t{q_tokens} * (problem.h_q / problem.h_kv), requests = int64_t{batch} * problem.h_kv;
+  int64_t const items = int64_t{batch} * core::num_row_tiles(wide, q_tokens, problem.h_q);
+  bool const is_few = is_short_call(items, wide.max_workers) && are_few_rows(rows, requests);
+  if (choose_kernel(problem, Calls::kFew, 1, is_few).roles != Roles::kTransposed) return wide;
+  core::PlanShape few = wide;
+  few.tile_rows = static_cast<int32_t>(kTransposedRows);
+  return few;
 }
 
 StartParams start_params(core::Problem const& problem, core::PlanShape const& shape, core::DecodeCall const& call, void const* schedule) {
@@ -210,7 +238,7 @@ StartParams start_params(core::Problem const& problem, core::PlanShape const& sh
   start.num_rows = is_ragged ? 0 : call.q_tokens * (problem.h_q / problem.h_kv);
   start.batch = call.batch;
   start.q_tokens = is_ragged ? 0 : call.q_tokens;
-  start.group = static_cast<int8_t>(shape.tile_rows / kCtaRows);
+  start.group = static_cast<int8_t>(std::max(shape.tile_rows / kCtaRows, 1));
   start.is_chunked = problem.batch_invariant ? 1 : 0;
   start.kv_heads = static_cast<int16_t>(problem.h_kv);
   return start;

@@ -14,6 +14,9 @@ std::unique_ptr<core::DecodePlan> make_decode_plan(core::Problem const& problem,
 /// The division of work on `num_sms` multiprocessors: `group` CTAs a worker, each on rows of one KV head.
 core::PlanShape plan_shape(int32_t group, int32_t num_sms, int32_t kv_heads = 1);
 
+/// That of a call with `q_tokens` (0: ragged) in a plan of shape `wide`: short calls of few rows have row tiles of 16.
+core::PlanShape call_shape(core::Problem const& problem, core::PlanShape const& wide, int32_t batch, int32_t q_tokens);
+
 /// The caller-owned buffers of a run.
 struct StepBuffers {
   void const* schedule;

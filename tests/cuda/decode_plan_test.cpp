@@ -111,26 +111,67 @@ TEST(ChooseCalls, byItemsAndWorkers) {
 
 TEST(ChooseRoles, scoringInLongCallsOfManyRows) {
   for (Calls calls : {Calls::kMany, Calls::kAny})
-    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles({64, 1}, calls, 512, group, 128), Roles::kScoring);
-  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, 64), Roles::kAlternating);
-  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 512, 2, 128), Roles::kAlternating);
-  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 256, 2, 128), Roles::kAlternating);
+    for (int32_t group : {2, 3, 4}) EXPECT_EQ(choose_roles({64, 1}, calls, 512, group, false), Roles::kScoring);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, false), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 512, 2, false), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 256, 2, false), Roles::kAlternating);
   for (int32_t page : {16, 32}) {
-    EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, 128), Roles::kScoring) << page;
-    EXPECT_EQ(choose_roles({page, 2}, Calls::kMany, 512, 2, 128), Roles::kAlternating) << page;
-    EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 2, 128), Roles::kAlternating) << page;
+    EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, false), Roles::kScoring) << page;
+    EXPECT_EQ(choose_roles({page, 2}, Calls::kMany, 512, 2, false), Roles::kAlternating) << page;
+    EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 2, false), Roles::kAlternating) << page;
   }
-  for (int32_t page : {1, 8, 24, 48}) EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, 128), Roles::kAlternating) << page;
+  for (int32_t page : {1, 8, 24, 48}) EXPECT_EQ(choose_roles({page, 1}, Calls::kMany, 512, 2, false), Roles::kAlternating) << page;
 }
 
 TEST(ChooseRoles, transposedInShortAndRaggedCallsOfFewRows) {
-  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, 16), Roles::kAlternating);
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kMany, 512, 1, true), Roles::kAlternating);
   for (Calls calls : {Calls::kFew, Calls::kAny}) {
-    for (int64_t rows : {1, 15, 16}) EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, rows), Roles::kTransposed) << rows;
-    EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, 17), Roles::kAlternating);
+    EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, true), Roles::kTransposed);
+    EXPECT_EQ(choose_roles({64, 1}, calls, 512, 1, false), Roles::kAlternating);
   }
-  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 256, 1, 16), Roles::kAlternating);
-  for (int32_t page : {1, 16, 32}) EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 1, 16), Roles::kAlternating) << page;
+  EXPECT_EQ(choose_roles({64, 1}, Calls::kFew, 256, 1, true), Roles::kAlternating);
+  for (int32_t page : {1, 16, 32}) EXPECT_EQ(choose_roles({page, 1}, Calls::kFew, 512, 1, true), Roles::kAlternating) << page;
+}
+
+TEST(AreFewRows, upTo16OrTwoTilesOfFewRequests) {
+  for (int64_t rows : {1, 15, 16}) EXPECT_TRUE(are_few_rows(rows, 1000)) << rows;
+  for (int64_t rows : {17, 32}) {
+    EXPECT_TRUE(are_few_rows(rows, 8)) << rows;
+    EXPECT_FALSE(are_few_rows(rows, 9)) << rows;
+  }
+  EXPECT_FALSE(are_few_rows(33, 1));
+}
+
+TEST(CallShape, rowTilesOf16InShortCallsOfFewRows) {
+  core::Problem problem = some_problem();
+  problem.h_q = 16, problem.max_batch = 256, problem.max_q_tokens = 4;
+  core::PlanShape const wide = plan_shape(1, 132);
+  auto const tile_rows = [&](int32_t batch, int32_t q_tokens) { return call_shape(problem, wide, batch, q_tokens).tile_rows; };
+  EXPECT_EQ(tile_rows(1, 1), 16);
+  EXPECT_EQ(tile_rows(66, 1), 16);
+  EXPECT_EQ(tile_rows(67, 1), 64) << "not a short call";
+  EXPECT_EQ(tile_rows(8, 2), 16);
+  EXPECT_EQ(tile_rows(9, 2), 64);
+  EXPECT_EQ(tile_rows(1, 3), 64);
+  EXPECT_EQ(tile_rows(1, 0), 64) << "ragged";
+  core::PlanShape const few = call_shape(problem, wide, 8, 2);
+  EXPECT_EQ(few.max_workers, wide.max_workers);
+  core::DecodeCall call;
+  call.batch = 8, call.q_tokens = 2;
+  alignas(256) static char workspace[1024];
+  DenseDecodeParams const params = decode_params(problem, few, call, {nullptr, workspace});
+  EXPECT_EQ(params.start.group, 1);
+  EXPECT_EQ(params.start.num_row_tiles, 2);
+  EXPECT_EQ(params.cells, decode_params(problem, wide, call, {nullptr, workspace}).cells) << "cells lie in one place, cleared once";
+  EXPECT_NE(params.cells, nullptr);
+  problem.h_q = 64;
+  EXPECT_EQ(decode_params(problem, wide, call, {nullptr, workspace}).cells, nullptr) << "no call has few rows";
+  problem.h_q = 16, problem.h_kv = 2;  // 16 rows a KV head with two query tokens
+  EXPECT_EQ(call_shape(problem, plan_shape(1, 132, 2), 32, 2).tile_rows, 16);
+  problem.h_kv = 1, problem.page_tokens = 16;
+  EXPECT_EQ(tile_rows(1, 1), 64) << "pages are not whole tiles";
+  problem.page_tokens = 64, problem.batch_invariant = true;
+  EXPECT_EQ(tile_rows(1, 1), 64);
 }
 
 TEST(RunsInPairs, longCallsOfAnEvenNumberOfCtasInStep) {

@@ -15,11 +15,10 @@
 #include <thread>
 
 #include "conformance/buffer.hpp"
-#include "core/split.hpp"
 #include "cuda/decode_plan.hpp"
-#include "cuda/kernels/plan_schedule.hpp"
 #include "gpu/decode_setup.hpp"
 #include "gpu/hold_processors.hpp"
+#include "gpu/planner_check.hpp"
 
 namespace flashmla::test {
 namespace {
@@ -398,46 +397,6 @@ void test_merge_capture() {
   expect(std::fabs(got_lse[0] - (5 + std::log(2.0F))) < 1e-5F && got_lse[1] == -infinity, "merge: lse");
 }
 
-// The device's planner against the host's, byte for byte.
-void test_schedules(int count) {
-  std::mt19937_64 engine(17);
-  auto const below = [&](uint64_t n) { return static_cast<int32_t>(engine() % n); };
-  DeviceArray<int32_t> kv_len(12001), q_offsets(12001);
-  DeviceArray<char> schedule(core::schedule_bytes(cuda::kMaxWorkers));
-  Stream stream;
-  for (int i = 0; i < count; ++i) {
-    int32_t const sizes[] = {1 + below(4), 1 + below(140), 1 + below(1100), 1 + below(12000), below(2)};
-    int32_t const batch = sizes[below(5)], h_q = 1 + below(128), q_tokens = 1 + (below(3) == 0 ? below(16) : 0);
-    core::PlanShape shape = cuda::plan_shape(1 << below(3), 1 + below(140));
-    shape.kv_heads = h_q % 4 == 0 && below(4) == 0 ? 4 : 1;
-    shape.part_cost = below(3) == 0 ? below(40) : shape.part_cost;
-    int64_t const kinds[] = {1, 70, 4096, 131072, 1048577, int64_t{INT32_MAX}};
-    int64_t const longest = kinds[below(6)];
-    std::vector<int32_t> lens(static_cast<size_t>(batch));
-    for (int32_t& length : lens) length = below(6) == 0 ? -below(3) : static_cast<int32_t>(engine() % static_cast<uint64_t>(longest));
-    // Every other batch is ragged: requests of up to q_tokens, some of none, now and then with an offset that is junk.
-    bool const is_ragged = below(2) == 0, has_junk = below(4) == 0;
-    std::vector<int32_t> offsets{below(3)};
-    for (int32_t r = 0; r < batch; ++r)
-      offsets.push_back(offsets.back() + (below(3) == 0 ? 0 : below(static_cast<uint64_t>(q_tokens) + 1)));
-    if (has_junk) offsets[static_cast<size_t>(below(offsets.size()))] = static_cast<int32_t>(engine());
-    kv_len.upload(lens);
-    q_offsets.upload(offsets);
-    schedule.fill(0xa5);
-    synchronize(nullptr);
-    cuda::launch_plan_schedule({shape, batch, q_tokens, h_q, kv_len.get(), is_ragged ? q_offsets.get() : nullptr, schedule.get()},
-                               stream.get);
-    synchronize(stream.get);
-    std::vector<char> want(schedule.size(), static_cast<char>(0xa5));
-    core::make_schedule(shape, {batch, q_tokens, h_q, is_ragged ? offsets.data() : nullptr}, lens.data(), want.data());
-    std::vector<char> const got = schedule.download();
-    auto const at = std::mismatch(want.begin(), want.end(), got.begin()).first - want.begin();
-    expect(got == want, "schedule " + std::to_string(i) + " (batch " + std::to_string(batch) + ", workers " +
-                            std::to_string(shape.max_workers) + ", longest " + std::to_string(longest) +
-                            ") differs from the host's at byte " + std::to_string(at));
-  }
-}
-
 struct Test {
   char const* name;
   std::function<void()> body;
@@ -450,6 +409,9 @@ int run_tests(int num_schedules) {
       {"capture, FP16, 3 query tokens", [] { test_capture(mixed_case(33, 20, 3), 700, true); }},
       {"capture, batch 1", [] { test_capture(mixed_case(1, 16, 1), 20000, false); }},
       {"capture, 128 heads x 4 query tokens", [] { test_capture(mixed_case(2, 128, 4), 3000, false); }},
+      {"capture, 32 heads", [] { test_capture(mixed_case(2, 32, 1), 1500, false); }},
+      {"capture, 9 heads x 3 query tokens", [] { test_capture(mixed_case(7, 9, 3), 3700, false); }},
+      {"stale schedule, 32 heads", [] { test_stale_schedule(mixed_case(8, 32, 1), 4000); }},
       {"stale schedule, 16 heads", [] { test_stale_schedule(mixed_case(9, 16, 1), 6000); }},
       {"stale schedule, 128 heads x 2 query tokens", [] { test_stale_schedule(mixed_case(5, 128, 2), 3000); }},
       {"shared schedule, 16 heads", [] { test_shared_schedule(mixed_case(5, 16, 1), 4000); }},
@@ -462,6 +424,8 @@ int run_tests(int num_schedules) {
       {"few multiprocessors, 16 parts", [] { test_few_processors(mixed_case(1, 16, 1), 1000); }},
       {"few multiprocessors, 8 parts, 128 heads", [] { test_few_processors(mixed_case(8, 128, 1), 600); }},
       {"few multiprocessors, 3 parts of few rows", [] { test_few_processors(mixed_case(44, 16, 1), 192); }},
+      {"few multiprocessors, 32 rows as two row tiles", [] { test_few_processors(mixed_case(1, 32, 1), 1000); }},
+      {"few multiprocessors, 3 query tokens of 10 heads, 2 row tiles", [] { test_few_processors(mixed_case(8, 10, 3), 2100); }},
       {"few multiprocessors, ragged, few rows", [] { test_few_processors(mixed_case(7, 16, 1), 2500, true); }},
       {"few multiprocessors, ragged, 32 heads", [] { test_few_processors(mixed_case(9, 32, 1), 1500, true); }},
       {"few multiprocessors, ragged, 128 heads", [] { test_few_processors(mixed_case(5, 128, 1), 2500, true); }},
@@ -471,7 +435,7 @@ int run_tests(int num_schedules) {
       {"merge, captured at once", test_merge_capture},
       {"copy_pages, captured at once", test_copy_pages_capture},
       {"describe", [] { test_describe(mixed_case(2, 128, 1)); }},
-      {"schedules equal the host's", [num_schedules] { test_schedules(num_schedules); }},
+      {"schedules equal the host's", [num_schedules] { check_device_planner(num_schedules); }},
   };
   int failures = 0;
   for (Test const& test : tests) {

@@ -131,13 +131,23 @@ enum class Roles : int32_t {
   kTransposed,   // both warpgroups share every tile, keys being wgmma's 64 rows and few rows of the call its N (transposed/kernel.cuh)
 };
 
-/// Up to 16 rows, of `rows` that a request and KV head may have, fill no products of 64; but in long uniform calls memory is the limit, and
-/// alternating warpgroups end the parts of cut items faster. A score warpgroup pays where arithmetic is the limit: long calls of more rows
+/// Row tiles of kTransposedRows that a short call has few of, where a request and KV head has more than one: they read what they share again.
+inline constexpr int64_t kFewRowTiles = 16;
+
+/// Whether a short uniform call has few rows: up to 16 a request and KV head, or 32 where it has few requests too. Products of 64 rows would be mostly
+/// padding, while calls like these wait for their kernel's start and end, not for what they read twice.
+constexpr bool are_few_rows(int64_t rows, int64_t requests) {
+  int64_t const tiles = core::ceil_div(rows, kTransposedRows);
+  return tiles <= 1 || (tiles == 2 && tiles * requests <= kFewRowTiles);
+}
+
+/// `has_few_rows`: of a ragged call, up to 16 a request and KV head. These fill no products of 64 rows; but in long uniform calls memory is the
+/// limit, and alternating warpgroups end the parts of cut items faster. A score warpgroup pays where arithmetic is the limit: long calls of more rows
 /// than one CTA has; it has no loading warps, so a tile must be one page, or few of which each is one copy.
-constexpr Roles choose_roles(PageShape const& pages, Calls calls, int32_t latent, int32_t group, int64_t rows) {
+constexpr Roles choose_roles(PageShape const& pages, Calls calls, int32_t latent, int32_t group, bool has_few_rows) {
   if (latent != 512) return Roles::kAlternating;
   bool const are_tiles = choose_paging(pages.tokens) == Paging::kTiles;
-  if (rows <= kTransposedRows && calls != Calls::kMany) return are_tiles ? Roles::kTransposed : Roles::kAlternating;
+  if (has_few_rows && calls != Calls::kMany) return are_tiles ? Roles::kTransposed : Roles::kAlternating;
   bool const are_few = kTileTokens % pages.tokens == 0 && kTileTokens / pages.tokens <= kMostTilePages;  // 16 or 32 tokens each
   bool const are_copies = are_tiles || (are_few && pages.kv_heads == 1);
   return are_copies && group > 1 && calls != Calls::kFew ? Roles::kScoring : Roles::kAlternating;

@@ -90,8 +90,22 @@ struct RaggedCallTiles {
   }
 };
 
+/// Row tiles of a uniform call of few rows: kTransposedRows each, of one CTA.
+struct FewRowTiles : core::UniformRowTiles {
+  static constexpr int32_t kTileRows = static_cast<int32_t>(kTransposedRows);
+
+  __device__ __forceinline__ explicit FewRowTiles(int32_t count) : UniformRowTiles{count} {}
+};
+
+/// The first row of this CTA's in a row tile of a KV head.
+template <class RowTiles>
+__device__ __forceinline__ int32_t first_row(StartParams const& start, int32_t row_tile) {
+  if constexpr (std::is_same_v<RowTiles, FewRowTiles>) return row_tile * RowTiles::kTileRows;
+  else return (row_tile * start.group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+}
+
 /// The parts of this CTA's worker that have rows for it. The producer walks them and announces each to the other roles.
-/// RowTiles: core::UniformRowTiles or RaggedCallTiles.
+/// RowTiles: core::UniformRowTiles, FewRowTiles or RaggedCallTiles.
 template <class RowTiles>
 class CtaWalk {
  public:
@@ -125,7 +139,7 @@ class CtaWalk {
         part.rows.kv_head = row_tile / head_tiles;
         row_tile -= part.rows.kv_head * head_tiles;
       }
-      part.rows.row_begin = (row_tile * start_->group + static_cast<int32_t>(blockIdx.x)) * kCtaRows;
+      part.rows.row_begin = first_row<RowTiles>(*start_, row_tile);
       part.first_tile = found.first_token / kTileTokens;
       part.num_tiles = (found.last_token + kTileTokens - 1) / kTileTokens - part.first_tile;
       if (found.last_token == found.first_token) part.num_tiles = 0;

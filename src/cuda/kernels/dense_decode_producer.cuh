@@ -15,12 +15,11 @@ struct CtaWork {
   bool are_pairs;  // every item has two workers of its own
 };
 
-/// Whether a schedule is one for this call.
-__device__ __forceinline__ bool is_of_call(core::ScheduleHeader const& schedule, StartParams const& start) {
+/// Whether a schedule is one for this call, whose row tiles have `tile_rows`.
+__device__ __forceinline__ bool is_of_call(core::ScheduleHeader const& schedule, StartParams const& start, int32_t tile_rows) {
   uint32_t const magic = core::schedule_magic(static_cast<int32_t>(gridDim.y), start.kv_heads);
   return schedule.magic == magic && schedule.batch == start.batch && schedule.q_tokens == start.q_tokens &&
-         schedule.num_row_tiles == start.num_row_tiles && schedule.tile_rows == start.group * kCtaRows &&
-         schedule.tile_tokens == kTileTokens;
+         schedule.num_row_tiles == start.num_row_tiles && schedule.tile_rows == tile_rows && schedule.tile_tokens == kTileTokens;
 }
 
 __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
@@ -31,7 +30,7 @@ __device__ __forceinline__ CtaWork read_work(StartParams const& start) {
   core::ScheduleHeader const header = *reinterpret_cast<core::ScheduleHeader const*>(schedule);
   CtaWork work{begins[0], begins[1], header.batch, false, header.workers_per_item == 2};
   touch_first_pages(start, work.begin);
-  work.fits = is_of_call(header, start);
+  work.fits = is_of_call(header, start, start.group * kCtaRows);
   if (!work.fits) work.end = work.begin;  // nothing to do
   return work;
 }

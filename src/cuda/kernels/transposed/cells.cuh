@@ -302,11 +302,13 @@ __device__ __forceinline__ bool merge_cells(Shared& s, DenseDecodeParams const& 
 __device__ __forceinline__ bool merge_slice(Shared& s, DenseDecodeParams const& params, SharedItem const& item, int32_t split,
                                             MergePlace place, MergeWait const& how) {
   int32_t const last = Slice(item, split).last;
-  while (place.first + 32 < last) {
-    if (!merge_cells(s, params, item, place, {how.patience, nullptr})) return false;
+#pragma unroll 1
+  while (true) {
+    bool const is_end = place.first + 32 >= last;
+    if (!merge_cells(s, params, item, place, {how.patience, is_end ? how.were_read : nullptr})) return false;
+    if (is_end) return true;
     place = MergePlace(params, item, place.first + 32, last);
   }
-  return merge_cells(s, params, item, place, how);
 }
 
 /// Leaves nothing where a slice's cells were, for the next run; by `threads`.
@@ -339,27 +341,22 @@ __device__ __forceinline__ void clear_slices(Shared& s, DenseDecodeParams const&
 /// left to this CTA, and clears them.
 __device__ __noinline__ void merge_late(Shared& s, DenseDecodeParams const* params, uint32_t event, bool is_merged) {
   SharedItem const& item = s.items[event];
-  auto const merge = [&](int32_t split) {
-    return merge_slice(s, *params, item, split, merge_begin(*params, item, split), {kLongPatience, nullptr});
-  };
-  if (!is_merged) {
-    if (threadIdx.x == 0) s.clears[event] = give_up(*params, item) ? 0U : 1U;
-    ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    if (s.clears[event] != 0 && !merge(item.split)) {
-      ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-      if (threadIdx.x == 0) s.clears[event] = 0;
-    }
-  }
-  if (s.rescues[event] == 0) return;
+  int32_t const left_by_others = s.rescues[event] != 0 ? item.num_splits : 0;
   __threadfence();
+  // Step -1 is the CTA's own slice. All in one loop, as a merge is much code.
 #pragma unroll 1
-  for (int32_t split = 0; split < item.num_splits; ++split) {
+  for (int32_t step = is_merged ? 0 : -1; step < left_by_others; ++step) {
+    bool const is_own = step < 0;
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    if (threadIdx.x == 0) s.rescues[event] = atomicExch(abandoned_flag(*params, item, split), 0U);
+    if (threadIdx.x == 0 && is_own) s.clears[event] = give_up(*params, item) ? 0U : 1U;
+    if (threadIdx.x == 0 && !is_own) s.rescues[event] = atomicExch(abandoned_flag(*params, item, step), 0U);
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    if (s.rescues[event] == 0 || !merge(split)) continue;
+    if ((is_own ? s.clears[event] : s.rescues[event]) == 0) continue;
+    int32_t const split = is_own ? item.split : step;
+    bool const is_done = merge_slice(s, *params, item, split, merge_begin(*params, item, split), {kLongPatience, nullptr});
     ptx::named_barrier_sync(kOutputBarrier, kOutputThreads);
-    clear_slice(*params, item, split, static_cast<int32_t>(threadIdx.x), kOutputThreads);
+    if (!is_own && is_done) clear_slice(*params, item, split, static_cast<int32_t>(threadIdx.x), kOutputThreads);
+    if (is_own && !is_done && threadIdx.x == 0) s.clears[event] = 0;
   }
 }
 

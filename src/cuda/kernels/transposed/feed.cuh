@@ -24,6 +24,7 @@ struct FirstWork {
   int32_t page;    // a lane a tile: of the first item's, from the worker's first tile on; of tiles past its end any number
 };
 
+template <Calls kCalls>
 __device__ __forceinline__ FirstWork read_first_work(StartParams const& start) {
   ptx::grid_dependency_wait();  // schedule, lengths, tables, q and cache may be the work of the grids before
   ptx::grid_launch_dependents();
@@ -40,7 +41,7 @@ __device__ __forceinline__ FirstWork read_first_work(StartParams const& start) {
       first.page = ptx::load_in_place(start.page_table + begin.request * start.page_table_stride + entry);
   }
   CtaWork& work = first.work;
-  work.fits = is_of_call(header, start);
+  work.fits = is_of_call(header, start, kCalls == Calls::kAny ? kCtaRows : kRows);
   if (!work.fits) work.end = work.begin;  // nothing to do
   core::WorkerBegin const& end = work.end;
   first.has_item = is_in_batch(start, begin) && (begin.request != end.request     ? begin.request < end.request
@@ -126,7 +127,7 @@ __device__ __forceinline__ bool load_first(Shared& s, Sources const& from, First
   if (kCalls == Calls::kAny || !first.has_item || start.kv_heads > 1) return false;
   core::WorkerBegin const& begin = first.work.begin;
   if (loader == 2) {
-    if (from.params.q_is_tensor) load_q(s, from, 0, begin.request, 0);
+    if (from.params.q_is_tensor) load_q(s, from, begin.row_tile * kRows, begin.request, 0);
     return from.params.q_is_tensor != 0;
   }
   int32_t const page = static_cast<int32_t>(uniform(first.page)), token = begin.tile * kTileTokens;

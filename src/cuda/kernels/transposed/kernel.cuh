@@ -168,12 +168,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
   int32_t const loader = warp - kOutputWarps;
-  FirstWork const first = read_first_work(params.start);
+  FirstWork const first = read_first_work<kCalls>(params.start);
   if (!first.work.fits && blockIdx.y == 0 && threadIdx.x == kOutputThreads)
     record_fault(params.workspace, FLASHMLA_FAULT_SCHEDULE_MISMATCH, 0, 0, first.work.batch);
   Sources const from{maps, params};
   if constexpr (kCalls != Calls::kAny) {
-    CtaWalk walk(params.start, first.work.begin, first.work.end, core::UniformRowTiles{params.start.num_row_tiles}, false);
+    CtaWalk walk(params.start, first.work.begin, first.work.end, FewRowTiles(params.start.num_row_tiles), false);
     load<kCalls>(s, from, walk, first, loader);
   } else {
     AnyWalk walk(params, CtaWalk(params.start, first.work.begin, first.work.end, RaggedCallTiles{&params}, false));
