@@ -15,24 +15,20 @@ namespace flashmla::cpu {
 template <class Isa>
 struct DecodeFp32 {
   static constexpr int kStepRows = (Isa::kHasTileFmaPair ? 2 : 1) * kBlockRows;  // of one product
-  /// Numbers of a key whose products are made at once: a group's, 12 or 18 KiB, stay in L1 while the queries of all rows pass.
-  static constexpr int kChunk = Isa::kHasTileFmaPair ? 288 : 192;
 
   static void run(PartTask const& task) {
-    Tile tiles[3];
+    Tile tiles[2];
     Tiles<Isa>::locate(task, task.first_token, &tiles[0]);
-    Tiles<Isa>::locate(task, task.first_token + kTileTokens, &tiles[1]);
     Prefetcher<Isa>(task, &tiles[0]).all();
     pack_queries(task);
     Softmax<Isa>::begin(task);
     int at = 0;
-    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at = (at + 1) % 3) {
+    for (int32_t token = task.first_token; token < task.last_token; token += kTileTokens, at ^= 1) {
       Tile const& tile = tiles[at];
-      Tile& far = tiles[(at + 2) % 3];
-      Tiles<Isa>::locate(task, token + 2 * kTileTokens, &far);
-      Prefetcher<Isa>::translate(task, far);
+      Tile& next = tiles[at ^ 1];
+      Tiles<Isa>::locate(task, token + kTileTokens, &next);
       Panel const panel = panel_of(task, tile);
-      Prefetcher<Isa> ahead(task, &tiles[(at + 1) % 3]);
+      Prefetcher<Isa> ahead(task, &next);
       score(task, tile, panel, &ahead);
       for (int block = 0; block < task.num_blocks; ++block) Softmax<Isa>::template run_tile<false>(task, tile, block);
       weigh_values(task, tile, panel, token == task.first_token, &ahead);
@@ -83,10 +79,9 @@ struct DecodeFp32 {
       return {reinterpret_cast<float const*>(tile.latent[0]), task.keys.latent_token_bytes / static_cast<ptrdiff_t>(sizeof(float))};
     return {reinterpret_cast<float const*>(task.scratch.panel), kPanelStride};
   }
-  /// A group goes into the panel just before its scores are due, while it fits L1.
-  static void widen_group(PartTask const& task, Tile const& tile, int g) {
-    float* row = reinterpret_cast<float*>(task.scratch.panel) + static_cast<ptrdiff_t>(g) * kGroupTokens * kPanelStride;
-    for (int t = g * kGroupTokens; t < (g + 1) * kGroupTokens; ++t, row += kPanelStride) {
+  static void widen_tokens(PartTask const& task, Tile const& tile, int first, int end) {
+    float* row = reinterpret_cast<float*>(task.scratch.panel) + static_cast<ptrdiff_t>(first) * kPanelStride;
+    for (int t = first; t < end; ++t, row += kPanelStride) {
       widen(task.keys.storage, row, tile.latent[t], task.latent);
       widen(task.keys.storage, row + task.latent, tile.rope[t], task.rope);
     }
@@ -101,47 +96,51 @@ struct DecodeFp32 {
     return true;
   }
 
-  /// Blocks innermost: queries pass as one stream, which prefetchers follow; 16 keys would be 16 streams.
+  /// Blocks innermost: queries pass as one stream, which prefetchers follow; 16 keys would be 16 streams. Tokens go into the panel one
+  /// group ahead, a few between two products: L2 takes their lines more slowly than they are widened.
   static void score(PartTask const& task, Tile const& tile, Panel const& panel, Prefetcher<Isa>* ahead) {
-    int const qk_dim = task.latent + task.rope;
+    int const qk_dim = task.latent + task.rope, num_tokens = tile.num_groups * kGroupTokens;
     float ones[kStepRows];
     for (float& one : ones) one = 1;
-    int const pace = 3 * lines_per_product(task);
-    bool const is_widened = panel.tokens == reinterpret_cast<float const*>(task.scratch.panel);
+    int const strips = is_short(task) ? strips_per_product(task) : 0, products = score_products(task);
+    int const chunk = numbers_per_product(task), share = (kGroupTokens + products - 1) / products;
+    int widened = panel.tokens == reinterpret_cast<float const*>(task.scratch.panel) ? 0 : num_tokens;
+    auto const widen_until = [&](int end) {
+      if (widened < end) widen_tokens(task, tile, widened, end);
+      widened = widened < end ? end : widened;
+    };
     for (int g = 0; g < tile.num_groups; ++g) {
-      if (is_widened) widen_group(task, tile, g);
-      for (int k = 0; k < qk_dim; k += kChunk) {
+      widen_until((g + 1) * kGroupTokens);
+      for (int k = 0; k < qk_dim; k += chunk) {
         float const* const keys = panel.tokens + g * kGroupTokens * panel.stride + k;
-        int const count = qk_dim - k < kChunk ? qk_dim - k : kChunk;
+        int const count = qk_dim - k < chunk ? qk_dim - k : chunk;
         for (int block = 0, step; block < task.num_blocks; block += step) {
           step = step_blocks(task, block);
-          ahead->some(pace * step);
+          ahead->strips(strips);
           float const* const queries = block_queries(task, block) + k * kBlockRows;
           float* const scores = task.scratch.scores + (static_cast<ptrdiff_t>(block) * kTileTokens + g * kGroupTokens) * kBlockRows;
           float const* const alpha = k == 0 ? nullptr : ones;
           SecondBlock const second = {kTileTokens * kBlockRows, static_cast<ptrdiff_t>(qk_dim) * kBlockRows};
-          if (is_widened) multiply(step, scores, alpha, {queries, count, keys, kPanelStride, 1, scores}, second);
-          else multiply(step, scores, alpha, {queries, count, keys, panel.stride, 1, scores}, second);
+          if (panel.stride == kPanelStride) multiply(step, scores, alpha, {queries, count, keys, kPanelStride, 1}, second);
+          else multiply(step, scores, alpha, {queries, count, keys, panel.stride, 1}, second);
+          widen_until(widened + share < num_tokens ? widened + share : num_tokens);
         }
       }
     }
   }
 
-  /// Columns outside, blocks inside: 16 columns of the panel stay in L1 while all rows pass.
+  /// Blocks outside, columns inside: the probabilities of 16 or 32 rows, 4 or 8 KiB, stay in L1 while values and outputs pass.
   static void weigh_values(PartTask const& task, Tile const& tile, Panel const& panel, bool is_first, Prefetcher<Isa>* ahead) {
-    int const pace = lines_per_product(task);
+    int const strips = strips_per_product(task);
     SecondBlock const second = {static_cast<ptrdiff_t>(task.v_dim) * kBlockRows, kTileTokens * kBlockRows};
-    for (int column = 0; column < task.v_dim; column += 16) {
-      for (int block = 0, step; block < task.num_blocks; block += step) {
-        step = step_blocks(task, block);
-        ahead->some(pace * step);
-        float* const acc = acc_tile(task, block, column);
-        bool const is_last = block + step == task.num_blocks;
-        float const* const soon =
-            is_last && column + 16 == task.v_dim ? acc : acc_tile(task, is_last ? 0 : block + step, is_last ? column + 16 : column);
-        float const* const probabilities = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
-        float const* const alpha = is_first ? nullptr : task.scratch.alpha + block * kBlockRows;
-        multiply(step, acc, alpha, {probabilities, tile.num_groups * kGroupTokens, panel.tokens + column, 1, panel.stride, soon}, second);
+    for (int block = 0, step; block < task.num_blocks; block += step) {
+      step = step_blocks(task, block);
+      float const* const probabilities = task.scratch.scores + static_cast<ptrdiff_t>(block) * kTileTokens * kBlockRows;
+      float const* const alpha = is_first ? nullptr : task.scratch.alpha + block * kBlockRows;
+      for (int column = 0; column < task.v_dim; column += 16) {
+        ahead->strips(strips);
+        multiply(step, acc_tile(task, block, column), alpha,
+                 {probabilities, tile.num_groups * kGroupTokens, panel.tokens + column, 1, panel.stride}, second);
       }
     }
   }
@@ -150,12 +149,23 @@ struct DecodeFp32 {
     return task.scratch.acc + (static_cast<ptrdiff_t>(block) * task.v_dim + column) * kBlockRows;
   }
 
-  /// Lines of the next tile to ask for with each value product of a block; a key product is about three times as long. More at once
-  /// than the 16 that a core can wait for would stop it.
-  static int lines_per_product(PartTask const& task) {
-    int const chunks = (task.latent + task.rope + kChunk - 1) / kChunk, products = kTileGroups * chunks * 3 + task.v_dim / 16;
-    return kTileTokens * (task.latent + task.rope) * number_bytes(task.keys.storage) / 64 / (products * task.num_blocks) + 1;
+  /// With few rows a tile is over before memory has sent the next one, unless that is asked for during both products.
+  static bool is_short(PartTask const& task) { return task.num_blocks <= 2; }
+  /// Strips of the next tile to ask for with each product: of values alone where there is time, since those are short, and a core that
+  /// waits for 16 lines takes none from L2 either. No address is translated further ahead: that costs more walks, and saves no time.
+  static int strips_per_product(PartTask const& task) {
+    int const of_values = task.v_dim / 16 * num_steps(task), of_scores = is_short(task) ? kTileGroups * score_products(task) : 0,
+              products = of_values + of_scores,
+              strips = kTileTokens * task.latent * number_bytes(task.keys.storage) / Prefetcher<Isa>::kStripBytes;
+    return (strips + products - 1) / products;
   }
+  /// Of a key: all, so that scores stay in registers until they are done, or with few rows so many that no product asks for many lines.
+  static int numbers_per_product(PartTask const& task) { return is_short(task) ? 96 : task.latent + task.rope; }
+  /// Products of one group of tokens.
+  static int score_products(PartTask const& task) {
+    return ((task.latent + task.rope - 1) / numbers_per_product(task) + 1) * num_steps(task);
+  }
+  static int num_steps(PartTask const& task) { return Isa::kHasTileFmaPair ? (task.num_blocks + 1) / 2 : task.num_blocks; }
 
   /// Blocks that the next product takes at once.
   static int step_blocks(PartTask const& task, int block) { return Isa::kHasTileFmaPair && block + 1 < task.num_blocks ? 2 : 1; }

@@ -98,6 +98,7 @@ struct Prefetcher {
   int latent_bytes, rope_bytes;
   int token, byte = 0;
   int pace = 1;  // lines that some() asks for
+  bool on_small_pages;
 
   /// Tokens [first, end) of each of num_tiles consecutive tiles.
   Prefetcher(PartTask const& task, Tile const* ahead, int num_tiles = 1, int first = 0, int end = kTileTokens)
@@ -107,17 +108,41 @@ struct Prefetcher {
         end_token(end),
         latent_bytes(task.latent * number_bytes(task.keys.storage)),
         rope_bytes(task.rope * number_bytes(task.keys.storage)),
-        token(first) {}
+        token(first),
+        on_small_pages(task.keys.page_tokens < kWalkTokens) {}
 
   /// Asks for both ends of each token of a tile that is due after the next. What counts is the translation of their addresses: a walk
   /// through page tables, for which the lines asked for later would have to wait (docs/perf/2026-11-26-cpu-amx.md).
-  static void translate(PartTask const& task, Tile const& far) {
-    int const last_byte = task.rope * number_bytes(task.keys.storage) - 1;
-    for (int t = 0; t < far.num_groups * kGroupTokens; ++t) {
-      Isa::prefetch(far.latent[t]);
-      Isa::prefetch(far.rope[t] + last_byte);
+  static void translate(PartTask const& task, Tile const& far) { Prefetcher(task, &far).touch(0, far.num_groups * kGroupTokens); }
+  /// Asks for both ends of tokens [first, end).
+  void touch(int first, int end) const {
+    for (int t = first; t < end; ++t) {
+      Isa::prefetch(tile->latent[t]);
+      Isa::prefetch(tile->rope[t] + rope_bytes - 1);
     }
   }
+
+  /// Asks for `count` strips: 4 lines of a token's latent part, and a line of rope with each of the first. Where products are short this is
+  /// cheaper than some(), which ends its loops in the middle of a token and has each end predicted wrongly. On small
+  /// pages both ends of 8 tokens go first: each waits for a walk through page tables, and those of 8 go side by side.
+  void strips(int count) {
+    for (; count > 0 && token < tile->num_groups * kGroupTokens; --count) {
+      if (on_small_pages && byte == 0 && token % kWalkTokens == 0) touch(token, token + kWalkTokens);
+      int const strip = byte / kStripBytes, rope_byte = strip * 64;
+      char const* const from = tile->latent[token] + byte;
+      Isa::prefetch(from);
+      Isa::prefetch(from + 64);
+      Isa::prefetch(from + 128);
+      Isa::prefetch(from + 192);
+      Isa::prefetch(rope_byte < rope_bytes ? tile->rope[token] + rope_byte : from);
+      byte += kStripBytes;
+      bool const is_last = byte >= latent_bytes;
+      token += is_last ? 1 : 0;
+      byte = is_last ? 0 : byte;
+    }
+  }
+  static constexpr int kStripBytes = 256;
+  static constexpr int kWalkTokens = 8;
 
   void all() { some(kTileTokens * (latent_bytes + rope_bytes)); }
   void some() { some(pace); }

@@ -132,7 +132,6 @@ struct Avx512f {
     half_fma_pair(c, alpha, x, second);
     FmaOperands right = x;
     right.b += 8 * x.n_stride;
-    right.soon += 128;
     half_fma_pair(c + 128, alpha, right, second);
   }
 
@@ -177,17 +176,16 @@ struct Avx512f {
   }
 
  private:
-  /// 8 of the 16 numbers n.
-  static void half_fma_pair(float* c, float const* alpha, FmaOperands const& x, SecondBlock const& second) {
+  /// 8 of the 16 numbers n. A function of its own, since GCC spills a row in the loop once it is inlined twice.
+  [[gnu::noinline]] static void half_fma_pair(float* c, float const* alpha, FmaOperands const& x, SecondBlock const& second) {
     __m512 low[8], high[8];
+    float* const c_high = c + second.c;
     start_half(low, c, alpha);
-    start_half(high, c + second.c, alpha == nullptr ? nullptr : alpha + 16);
+    start_half(high, c_high, alpha == nullptr ? nullptr : alpha + 16);
     ptrdiff_t const n_stride = x.n_stride, k_stride = x.k_stride;
     float const *a = x.a, *a_high = a + second.a, *b = x.b, *b4 = b + 4 * n_stride;
     for (int k = 0; k < x.num_k; ++k, a += 16, a_high += 16, b += k_stride, b4 += k_stride) {
       __m512 const rows_low = _mm512_loadu_ps(a), rows_high = _mm512_loadu_ps(a_high);
-      if ((k & 3) == 0)
-        _mm_prefetch(reinterpret_cast<char const*>(x.soon + ((k & 4) == 0 ? 0 : second.c) + (k >> 3 & 7) * 16), _MM_HINT_T0);
 #pragma GCC unroll 8
       for (int n = 0; n < 8; ++n) {
         __m512 const value = _mm512_set1_ps(n < 4 ? b[n * n_stride] : b4[(n - 4) * n_stride]);
@@ -198,13 +196,18 @@ struct Avx512f {
 #pragma GCC unroll 8
     for (int n = 0; n < 8; ++n) {
       _mm512_storeu_ps(c + n * 16, low[n]);
-      _mm512_storeu_ps(c + second.c + n * 16, high[n]);
+      _mm512_storeu_ps(c_high + n * 16, high[n]);
     }
   }
   static void start_half(__m512 (&acc)[8], float const* c, float const* alpha) {
-    __m512 const factor = alpha == nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(alpha);
+    if (alpha == nullptr) {
 #pragma GCC unroll 8
-    for (int n = 0; n < 8; ++n) acc[n] = alpha == nullptr ? factor : _mm512_mul_ps(factor, _mm512_loadu_ps(c + n * 16));
+      for (int n = 0; n < 8; ++n) acc[n] = _mm512_setzero_ps();
+    } else {
+      __m512 const factor = _mm512_loadu_ps(alpha);
+#pragma GCC unroll 8
+      for (int n = 0; n < 8; ++n) acc[n] = _mm512_mul_ps(factor, _mm512_loadu_ps(c + n * 16));
+    }
   }
 
  protected:

@@ -38,7 +38,6 @@ struct FmaOperands {
   int num_k;
   float const* b;
   ptrdiff_t n_stride, k_stride;
-  float const* soon;  // the [256] that the next product adds to: a set may bring them to L1 meanwhile
 };
 /// How far the second of two blocks of rows lies behind the first, in floats.
 struct SecondBlock {

@@ -16,10 +16,9 @@ struct VocabularyOf {
   static void mask_token(float* out, float const* x, int32_t const* limit, int32_t token) {
     Isa::store(out, Isa::mask_token(Isa::load(x), limit, token));
   }
-  static void tile_fma(TileCall const& t) { Isa::tile_fma(t.c, t.alpha, {t.a, t.num_k, t.b, t.n_stride, t.k_stride, t.c}); }
+  static void tile_fma(TileCall const& t) { Isa::tile_fma(t.c, t.alpha, {t.a, t.num_k, t.b, t.n_stride, t.k_stride}); }
   static void tile_fma_pair(TileCall const& t) {
-    if constexpr (Isa::kHasTileFmaPair)
-      Isa::tile_fma_pair(t.c, t.alpha, {t.a, t.num_k, t.b, t.n_stride, t.k_stride, t.c}, {256, t.num_k * 16});
+    if constexpr (Isa::kHasTileFmaPair) Isa::tile_fma_pair(t.c, t.alpha, {t.a, t.num_k, t.b, t.n_stride, t.k_stride}, {256, t.num_k * 16});
   }
   static void dot_keys(DotCall const& t) {
     if constexpr (Isa::kHasBf16Dot) {
