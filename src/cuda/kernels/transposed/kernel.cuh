@@ -1,5 +1,5 @@
-// Dense MLA decode on Hopper for up to 16 rows (query token, head) a KV head in short, ragged and batch-invariant calls: keys, then latent
-// columns, are the 64 rows of wgmma, and rows of the call its 16 columns.
+// Dense MLA decode on Hopper for up to 16 rows (query token, head) a KV head in short, ragged and batch-invariant calls, and a few more in row
+// tiles of 16: keys, then latent columns, are the 64 rows of wgmma, and rows of the call its 16 columns.
 //
 // Math. That of dense_decode.cuh, transposed: S^T = K Q^T, O^T = V^T P^T.
 //
