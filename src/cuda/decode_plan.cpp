@@ -65,7 +65,7 @@ DenseDecodeKernel choose_kernel(core::Problem const& problem, Calls calls, int32
 
 /// Bytes of the cells that a plan's calls may leave partial results in.
 size_t cell_bytes_of(core::Problem const& problem, core::PlanShape const& shape) {
-  bool const may_be_few = shape.tile_rows <= kCtaRows && are_few_rows(problem.h_q / problem.h_kv, 1);
+  bool const may_be_few = shape.tile_rows <= kCtaRows && are_few_rows(problem.h_q / problem.h_kv, problem.h_kv);
   Roles const roles = choose_kernel(problem, Calls::kFew, 1, may_be_few).roles;
   return roles == Roles::kTransposed && !problem.batch_invariant ? cell_bytes(shape.max_workers) : 0;
 }

@@ -168,7 +168,9 @@ TEST(CallShape, rowTilesOf16InShortCallsOfFewRows) {
   EXPECT_EQ(decode_params(problem, wide, call, {nullptr, workspace}).cells, nullptr) << "no call has few rows";
   problem.h_q = 16, problem.h_kv = 2;  // 16 rows a KV head with two query tokens
   EXPECT_EQ(call_shape(problem, plan_shape(1, 132, 2), 32, 2).tile_rows, 16);
-  problem.h_kv = 1, problem.page_tokens = 16;
+  problem.h_q = 9 * 20, problem.h_kv = 9;
+  EXPECT_EQ(decode_params(problem, plan_shape(1, 132, 9), call, {nullptr, workspace}).cells, nullptr) << "18 row tiles a request";
+  problem.h_q = 16, problem.h_kv = 1, problem.page_tokens = 16;
   EXPECT_EQ(tile_rows(1, 1), 64) << "pages are not whole tiles";
   problem.page_tokens = 64, problem.batch_invariant = true;
   EXPECT_EQ(tile_rows(1, 1), 64);

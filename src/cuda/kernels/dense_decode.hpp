@@ -131,7 +131,7 @@ enum class Roles : int32_t {
   kTransposed,   // both warpgroups share every tile, keys being wgmma's 64 rows and few rows of the call its N (transposed/kernel.cuh)
 };
 
-/// Row tiles of kTransposedRows that a short call has few of, where a request and KV head has more than one: they read what they share again.
+/// Where requests have two row tiles of kTransposedRows a KV head, which read the same tokens: most row tiles of a call with few rows.
 inline constexpr int64_t kFewRowTiles = 16;
 
 /// Whether a short uniform call has few rows: up to 16 a request and KV head, or 32 where it has few requests too. Products of 64 rows would be mostly
